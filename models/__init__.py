@@ -1,0 +1,1 @@
+"""The core: what is decided, and when. No Kafka, no Faust, no asyncio, no clock, no environment."""

@@ -1,0 +1,1 @@
+"""The shell: moves bytes between Kafka, PostgreSQL, HTTP and the core in ``models``."""

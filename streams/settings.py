@@ -1,0 +1,81 @@
+"""Every setting, read from the environment and from ``.env``; the README's reference is generated from here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+def _shared(name: str) -> AliasChoices:
+    """A setting that carries its customary name, without the project's prefix."""
+    return AliasChoices(name, name.lower())
+
+
+class Settings(BaseSettings):
+    """How this process is to run. Names outside ``KAFKA_…`` and ``DATABASE_URL`` start with ``EARLY_KILL_``."""
+
+    model_config = SettingsConfigDict(env_prefix="EARLY_KILL_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True)
+
+    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", validation_alias=_shared("KAFKA_BOOTSTRAP_SERVERS"), description="Kafka brokers, `host:port[,host:port…]`.")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", validation_alias=_shared("KAFKA_SECURITY_PROTOCOL"), description="How to talk to Kafka."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", validation_alias=_shared("KAFKA_SASL_MECHANISM"), description="SASL mechanism, with the SASL protocols."
+    )
+    kafka_sasl_username: str | None = Field(None, validation_alias=_shared("KAFKA_SASL_USERNAME"), description="SASL user.")
+    kafka_sasl_password: SecretStr | None = Field(None, validation_alias=_shared("KAFKA_SASL_PASSWORD"), description="SASL password.")
+    kafka_ssl_cafile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_CAFILE"), description="CA certificates (PEM) that sign the brokers'; the system's when unset.")
+    kafka_ssl_certfile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_CERTFILE"), description="Client certificate (PEM), for mutual TLS.")
+    kafka_ssl_keyfile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_KEYFILE"), description="Key (PEM) of the client certificate.")
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://early_kill@127.0.0.1:5432/early_kill"), validation_alias=_shared("DATABASE_URL"), description="PostgreSQL, `postgresql://…` (also `postgresql+psycopg://…`)."
+    )
+
+    app_id: str = Field("early-kill", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group, and the prefix of the internal topics.")
+    topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="Put before each topic name.")
+    partitions: int = Field(4, ge=1, le=10_000, description="Partitions of each topic that `early-kill topics` creates.")
+    replication_factor: int = Field(1, ge=1, le=10, description="Replicas of each topic that `early-kill topics` creates.")
+
+    web_host: str = Field("127.0.0.1", description="Address that the HTTP API listens on. Other than loopback only with tokens.")
+    web_port: int = Field(6066, ge=0, le=65_535, description="Port that the HTTP API listens on.")
+    web_url: str | None = Field(None, description="How the other workers reach this one's API; `http://<web host>:<web port>` when unset.")
+    read_tokens: frozenset[SecretStr] = Field(frozenset(), description="Bearer tokens (JSON list) that may read.")
+    operate_tokens: frozenset[SecretStr] = Field(frozenset(), description="Bearer tokens (JSON list) that may read, start, stop and revive.")
+
+    expected_engagement_rate: Fraction = Field(0.06, description="Expected rate of a variant whose event names none.")
+    kill_threshold: Fraction = Field(0.5, description="Share of the expected rate below which a variant is killed, unless its event says otherwise.")
+    min_interactions: int = Field(10, ge=1, le=1_000_000, description="Interactions before the first decision, unless the event says otherwise.")
+    timeout_minutes: Annotated[float, Field(gt=0, le=43_200)] = Field(10, description="Length of the monitoring window, unless the event says otherwise.")
+
+    grace_seconds: float = Field(5, ge=0, le=3_600, description="How long after a deadline an interaction may still be appended. The same on every worker, always: it is part of the rule.")
+    flush_interval_seconds: Annotated[float, Field(ge=0.02, le=10)] = Field(0.5, description="Pause between two writes of changed state; bounds what is repeated after a crash, not latency.")
+    waiting_minutes: Annotated[float, Field(ge=10, le=43_200)] = Field(10, description="How long an interaction waits for its `variant_posted`.")
+    waiting_limit: int = Field(1_000_000, ge=1_000_000, description="Interactions that wait at once in one worker; the oldest are pushed out beyond that.")
+    session_timeout_seconds: Annotated[float, Field(ge=6, le=300)] = Field(6, description="After this long without a heartbeat a worker's partitions go to the others.")
+    log_format: Literal["console", "json"] = Field("console", description="Log lines for people, or one JSON object a line.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log lines to write.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _only_postgresql(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+            raise ValueError("must start with postgresql://")
+        return value
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database URL as SQLAlchemy wants it, with the psycopg 3 driver named. Holds the password: never log it."""
+        rest = self.database_url.get_secret_value().split("://", 1)[1]
+        return f"postgresql+psycopg://{rest}"
+
+    @property
+    def advertised_url(self) -> str:
+        """Where the other workers reach this one's HTTP API."""
+        return self.web_url or f"http://{self.web_host}:{self.web_port}"
