@@ -1,0 +1,1 @@
+"""Schema migrations, run by ``streams.store.migrate``; no alembic.ini."""
