@@ -1,0 +1,1 @@
+"""Real Apache Kafka and PostgreSQL on this machine, without Docker, from packages alone."""
