@@ -10,7 +10,7 @@ Source:
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Double, Identity, Index, MetaData, Text, UniqueConstraint, Uuid, text
@@ -32,9 +32,14 @@ class Base(DeclarativeBase):
     """Common names for constraints and indexes, so that a migration can name them too."""
 
     metadata = MetaData(
-        naming_convention={"pk": "%(table_name)s_pkey", "uq": "%(table_name)s_%(column_0_N_name)s_key", "ck": "%(table_name)s_%(constraint_name)s_check", "ix": "%(table_name)s_%(column_0_N_name)s_idx"}
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        }
     )
-    type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger(), float: Double(), str: Text(), UUID: Uuid(), dict[str, Any]: JSONB()}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: DateTime(timezone=True), int: BigInteger(), float: Double(), str: Text(), UUID: Uuid(), dict[str, Any]: JSONB()}
 
 
 class VariantMonitoring(Base):
@@ -97,7 +102,7 @@ class VariantPool(Base):
     kill_id: Mapped[UUID | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
-    __table_args__ = (CheckConstraint("status IN ('active', 'killed')", name="status"), Index(None, "persona_id"))
+    __table_args__ = (CheckConstraint("status IN ('active', 'killed')", name="status"),)
 
 
 class ScheduledPost(Base):

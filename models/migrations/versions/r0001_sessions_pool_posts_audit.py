@@ -13,7 +13,7 @@ depends_on = None
 # FOR SHARE waits for a kill that is under way, and makes a kill wait for this post: none slips in between.
 # SECURITY DEFINER: who may insert a post need not have a right on the pool or the audit.
 CANCEL_POST_OF_KILLED_VARIANT = """
-CREATE FUNCTION early_kill_cancel_post() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION early_kill_cancel_post() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     pool record;
     former text := NEW.status;
@@ -78,14 +78,16 @@ def _create_sessions() -> None:
         sa.Column("monitoring_metadata", JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("session_id"),
-        sa.CheckConstraint("outcome IN ('killed', 'timed_out', 'stopped')", name="outcome"),
-        sa.CheckConstraint("is_active = (outcome IS NULL) AND was_killed = (outcome IS NOT NULL AND outcome = 'killed')", name="one_end"),
-        sa.CheckConstraint("(ended_at IS NULL) = is_active", name="ended_at"),
-        sa.CheckConstraint("expected_engagement_rate > 0 AND expected_engagement_rate <= 1 AND kill_threshold > 0 AND kill_threshold <= 1", name="line"),
-        sa.CheckConstraint("min_interactions BETWEEN 1 AND 1000000 AND timeout_minutes > 0 AND timeout_minutes <= 43200", name="window"),
-        sa.CheckConstraint("final_engagement_rate >= 0 AND final_interaction_count >= 0 AND final_view_count >= 0", name="finals"),
+        sa.PrimaryKeyConstraint("id", name=op.f("variant_monitoring_pkey")),
+        sa.UniqueConstraint("session_id", name=op.f("variant_monitoring_session_id_key")),
+        sa.CheckConstraint("outcome IN ('killed', 'timed_out', 'stopped')", name=op.f("variant_monitoring_outcome_check")),
+        sa.CheckConstraint("is_active = (outcome IS NULL) AND was_killed = (outcome IS NOT NULL AND outcome = 'killed')", name=op.f("variant_monitoring_one_end_check")),
+        sa.CheckConstraint("(ended_at IS NULL) = is_active", name=op.f("variant_monitoring_ended_at_check")),
+        sa.CheckConstraint(
+            "expected_engagement_rate > 0 AND expected_engagement_rate <= 1 AND kill_threshold > 0 AND kill_threshold <= 1", name=op.f("variant_monitoring_line_check")
+        ),
+        sa.CheckConstraint("min_interactions BETWEEN 1 AND 1000000 AND timeout_minutes > 0 AND timeout_minutes <= 43200", name=op.f("variant_monitoring_window_check")),
+        sa.CheckConstraint("final_engagement_rate >= 0 AND final_interaction_count >= 0 AND final_view_count >= 0", name=op.f("variant_monitoring_finals_check")),
     )
     page = ["started_at", "session_id"]
     op.create_index("variant_monitoring_newest_idx", "variant_monitoring", page)
@@ -107,10 +109,10 @@ def _create_audit() -> None:
         sa.Column("variant_id", sa.Text()),
         sa.Column("request_id", sa.Uuid()),
         sa.Column("facts", JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("id", name=op.f("monitoring_audit_pkey")),
     )
     for column in ("session_id", "variant_id", "at"):
-        op.create_index(None, "monitoring_audit", [column])
+        op.create_index(f"monitoring_audit_{column}_idx", "monitoring_audit", [column])
     op.execute(REFUSE_CHANGE_OF_AUDIT)
     op.execute(
         "CREATE TRIGGER monitoring_audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON monitoring_audit FOR EACH STATEMENT EXECUTE FUNCTION early_kill_refuse_audit_change()"
@@ -126,10 +128,9 @@ def _create_pool() -> None:
         sa.Column("killed_at", sa.DateTime(timezone=True)),
         sa.Column("kill_id", sa.Uuid()),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("variant_id"),
-        sa.CheckConstraint("status IN ('active', 'killed')", name="status"),
+        sa.PrimaryKeyConstraint("variant_id", name=op.f("variant_pool_pkey")),
+        sa.CheckConstraint("status IN ('active', 'killed')", name=op.f("variant_pool_status_check")),
     )
-    op.create_index(None, "variant_pool", ["persona_id"])
 
 
 def _create_posts() -> None:
@@ -142,11 +143,12 @@ def _create_posts() -> None:
         sa.Column("cancelled_at", sa.DateTime(timezone=True)),
         sa.Column("cancel_reason", sa.Text()),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        sa.CheckConstraint("status IN ('scheduled', 'retry_scheduled', 'published', 'failed', 'cancelled')", name="status"),
+        sa.PrimaryKeyConstraint("id", name=op.f("scheduled_post_pkey")),
+        sa.CheckConstraint("status IN ('scheduled', 'retry_scheduled', 'published', 'failed', 'cancelled')", name=op.f("scheduled_post_status_check")),
     )
-    op.create_index(None, "scheduled_post", ["variant_id"])
+    op.create_index("scheduled_post_variant_id_idx", "scheduled_post", ["variant_id"])
     op.execute(CANCEL_POST_OF_KILLED_VARIANT)
+    op.execute("DO $$ BEGIN EXECUTE format('ALTER FUNCTION early_kill_cancel_post() SET search_path = %I, pg_temp', current_schema()); END $$")
     op.execute(
         "CREATE TRIGGER scheduled_post_of_killed_variant BEFORE INSERT OR UPDATE OF status, variant_id ON scheduled_post"
         " FOR EACH ROW WHEN (NEW.status IN ('scheduled', 'retry_scheduled')) EXECUTE FUNCTION early_kill_cancel_post()"

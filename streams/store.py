@@ -1,0 +1,219 @@
+"""What PostgreSQL knows of sessions, for the API; and ``migrate``, which brings its schema up to date."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
+
+from models.errors import Reject, Stop
+from models.moments import from_datetime, minutes, to_datetime
+from models.records import ACTIVE, OUTCOMES, Base, ScheduledPost, VariantMonitoring, VariantPool
+from streams.database import classify, connection_parameters, create_engine, explain, explained, ping
+from streams.settings import Settings
+
+__all__ = ["MAX_LIMIT", "Page", "SessionRecord", "Store", "classify", "create_engine", "explain", "explained", "migrate", "ping"]
+
+MAX_LIMIT = 1_000
+"""Most sessions on a page."""
+
+_MIGRATION_LOCK = 0x6B696C6C  # any number that nobody else in this database uses
+_one_migration = threading.Lock()  # Alembic keeps its context in module globals
+_Row = sa.Row[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """One row of ``variant_monitoring``. Moments (``_us``) are microseconds since the epoch, rates interactions per view."""
+
+    session_id: str
+    variant_id: str
+    persona_id: str
+    post_id: str
+    expected_engagement_rate: float
+    kill_threshold: float
+    min_interactions: int
+    timeout_minutes: float
+    started_at_us: int
+    ended_at_us: int | None
+    is_active: bool
+    was_killed: bool
+    outcome: str | None
+    kill_reason: str | None
+    final_engagement_rate: float | None
+    final_interaction_count: int | None
+    final_view_count: int | None
+    monitoring_metadata: dict[str, Any]
+    created_at_us: int
+    updated_at_us: int
+
+    @property
+    def deadline_us(self) -> int:
+        """When the monitoring window closes, exclusive."""
+        return self.started_at_us + minutes(self.timeout_minutes)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some sessions, newest first; ``next_cursor`` asks for those after them, and is None at the end."""
+
+    items: tuple[SessionRecord, ...]
+    next_cursor: str | None
+
+
+class Store:
+    """Reads of the session records. Every call raises ``Retry`` or ``Stop`` with one clear line when PostgreSQL fails it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def latest_session(self, variant_id: str, post_id: str | None = None) -> SessionRecord | None:
+        """The session of the variant that was posted last, or that of one posting; None if there is no record of it."""
+        if _unspeakable(variant_id, post_id):
+            return None
+        table = VariantMonitoring
+        query = sa.select(table).where(table.variant_id == variant_id).order_by(table.started_at.desc(), table.session_id.desc()).limit(1)
+        if post_id is not None:
+            query = query.where(table.post_id == post_id)
+        rows = await self._rows(query)
+        return _session(rows[0]) if rows else None
+
+    async def sessions(self, *, variant_id: str | None = None, persona_id: str | None = None, outcome: str | None = None, limit: int = 100, cursor: str | None = None) -> Page:
+        """A page of sessions, newest ``started_at`` first.
+
+        Args:
+            variant_id: Only this variant's.
+            persona_id: Only this persona's.
+            outcome: ``killed``, ``timed_out``, ``stopped``, or ``active`` for those without an end.
+            limit: 1 to 1,000.
+            cursor: ``next_cursor`` of the page before. A session that starts meanwhile does not shift the pages.
+
+        Raises:
+            Reject: An unknown outcome, a limit out of range, or a cursor that no page gave.
+        """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise Reject(f"must be 1 to {MAX_LIMIT}", "limit")
+        table = VariantMonitoring
+        query = sa.select(table).order_by(table.started_at.desc(), table.session_id.desc()).limit(limit + 1)
+        if outcome is not None:
+            query = query.where(_outcome(outcome))
+        if cursor is not None:
+            query = query.where(sa.tuple_(table.started_at, table.session_id) < sa.tuple_(*_read_cursor(cursor)))
+        if _unspeakable(variant_id, persona_id):
+            return Page((), None)
+        if variant_id is not None:
+            query = query.where(table.variant_id == variant_id)
+        if persona_id is not None:
+            query = query.where(table.persona_id == persona_id)
+        found = [_session(row) for row in await self._rows(query)]
+        return Page(tuple(found[:limit]), _cursor(found[limit - 1]) if len(found) > limit else None)
+
+    async def active_sessions(self, *, limit: int = 100, cursor: str | None = None) -> Page:
+        """A page of the sessions without an end, newest first; bounds and errors as ``sessions``."""
+        return await self.sessions(outcome=ACTIVE, limit=limit, cursor=cursor)
+
+    async def _rows(self, query: sa.Select[Any]) -> Sequence[_Row]:
+        with explained():
+            async with self._engine.connect() as connection:
+                rows: Sequence[_Row] = (await connection.execute(query)).all()
+                return rows
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the schema up to date, in one transaction; two at once are safe, and a second run changes nothing.
+
+    ``variant_pool`` and ``scheduled_post`` may exist already, filled by other programs: they are left alone then. Without the
+    project's trigger on ``scheduled_post``, a post that is inserted after the kill of its variant is not cancelled.
+
+    Raises:
+        Stop: One of those two lacks columns (it is named, with the columns), the schema is newer than this program, or PostgreSQL
+            will never take us.
+        Retry: PostgreSQL is away, or others hold locks on the tables for over 60 s.
+    """
+    parameters = connection_parameters(settings, statement_timeout_seconds=0, lock_timeout_seconds=60)
+    engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**parameters), poolclass=NullPool)
+    config = Config()
+    config.set_main_option("script_location", str(files("models") / "migrations").replace("%", "%%"))
+    with explained(), _one_migration, engine.begin() as connection:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        _check_columns(connection)
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise Stop(f"the database's schema is of another version than this program: {error}") from error
+
+
+def _check_columns(connection: sa.Connection) -> None:
+    inspector = sa.inspect(connection)
+    for table in (Base.metadata.tables[VariantPool.__tablename__], Base.metadata.tables[ScheduledPost.__tablename__]):
+        if not inspector.has_table(table.name):
+            continue
+        present = {column["name"] for column in inspector.get_columns(table.name)}
+        missing = [column.name for column in table.columns if column.name not in present]
+        if missing:
+            raise Stop(f"table {table.name} exists but lacks the columns {', '.join(missing)}: add them, or move the table away, and migrate again")
+
+
+def _session(row: _Row) -> SessionRecord:
+    return SessionRecord(
+        session_id=str(row.session_id),
+        variant_id=row.variant_id,
+        persona_id=row.persona_id,
+        post_id=row.post_id,
+        expected_engagement_rate=row.expected_engagement_rate,
+        kill_threshold=row.kill_threshold,
+        min_interactions=row.min_interactions,
+        timeout_minutes=row.timeout_minutes,
+        started_at_us=from_datetime(row.started_at),
+        ended_at_us=None if row.ended_at is None else from_datetime(row.ended_at),
+        is_active=row.is_active,
+        was_killed=row.was_killed,
+        outcome=row.outcome,
+        kill_reason=row.kill_reason,
+        final_engagement_rate=row.final_engagement_rate,
+        final_interaction_count=row.final_interaction_count,
+        final_view_count=row.final_view_count,
+        monitoring_metadata=row.monitoring_metadata,
+        created_at_us=from_datetime(row.created_at),
+        updated_at_us=from_datetime(row.updated_at),
+    )
+
+
+def _outcome(wanted: str) -> sa.ColumnElement[bool]:
+    if wanted == ACTIVE:
+        return sa.and_(VariantMonitoring.is_active)
+    if wanted in OUTCOMES:
+        return sa.and_(VariantMonitoring.outcome == wanted, ~VariantMonitoring.is_active)  # the second lets the partial index serve
+    raise Reject(f"must be one of {', '.join((ACTIVE, *OUTCOMES))}", "outcome")
+
+
+def _cursor(last: SessionRecord) -> str:
+    return base64.urlsafe_b64encode(last.started_at_us.to_bytes(8, "big", signed=True) + UUID(last.session_id).bytes).decode()
+
+
+def _read_cursor(cursor: str) -> tuple[sa.BindParameter[Any], sa.BindParameter[Any]]:
+    try:
+        raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
+        started_at, session_id = to_datetime(int.from_bytes(raw[:8], "big", signed=True)), UUID(bytes=raw[8:])
+    except (UnicodeEncodeError, binascii.Error, ValueError, OverflowError):
+        raise Reject("is not a cursor of this list", "cursor") from None
+    return sa.literal(started_at, sa.DateTime(timezone=True)), sa.literal(session_id, sa.Uuid())
+
+
+def _unspeakable(*texts: str | None) -> bool:
+    """Whether one of them can't be in PostgreSQL at all (U+0000, lone surrogates), so that no row has it."""
+    return any(given is not None and ("\0" in given or given != given.encode(errors="replace").decode()) for given in texts)
