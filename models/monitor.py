@@ -1,0 +1,311 @@
+"""The monitoring of one partition: records and moments in, emissions out. Pure: no clock, no Kafka, no asyncio."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from models.events import Interaction, Posting, Stop
+from models.moments import MINUTE, SECOND
+from models.policy import STOP_REASON
+from models.session import End, Origin, Outcome, Result, Session
+from models.waiting import Waiter, Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the contract, in microseconds and counts.
+
+    Attributes:
+        grace: How long after a deadline an interaction may still be appended.
+        wait: How long an interaction waits for its ``variant_posted``, counted from its append time.
+    """
+
+    grace: int = 5 * SECOND
+    wait: int = 10 * MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Tell that a session has started."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Tell that a session has ended; see ``Session.needs_latch`` for when."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Put a record into the dead letters: of ``topic``, at ``offset``, appended at ``append_us``."""
+
+    topic: str
+    offset: int
+    append_us: int
+    key: bytes | None
+    value: bytes | None
+    reason: str
+
+
+Emission = Started | Ended | Rejected
+
+
+@dataclass(slots=True)
+class PartitionMonitor:
+    """All sessions of one partition.
+
+    Attributes:
+        position: Highest offset of ``interaction`` that has been folded, by this process or, before the last commit, by another.
+        emissions: What has to be told since ``take_emissions``.
+        changed: Sessions whose state has changed since ``take_changes``.
+        deleted: Keys of sessions that were forgotten since ``take_changes``.
+        wants_flush: A variant has a new session beside an older one: what the older ones took has to be durable before
+            records without ``post_id`` are folded again. Source: contract, section 3.1.
+        resolved: Results that waiting records got in the end, and whether an earlier process had read them.
+    """
+
+    partition: int
+    limits: Limits = field(default_factory=Limits)
+    interaction_topic: str = "interaction"
+    control_topic: str = "monitoring_control"
+    posted_topic: str = "variant_posted"
+    position: int = -1
+    sessions: dict[str, dict[str, Session]] = field(default_factory=dict)
+    waiting: Waiting = field(default_factory=Waiting)
+    emissions: list[Emission] = field(default_factory=list)
+    changed: dict[int, Session] = field(default_factory=dict)
+    deleted: list[str] = field(default_factory=list)
+    wants_flush: bool = False
+    active_count: int = 0
+    resolved: list[tuple[Result, bool]] = field(default_factory=list)
+    _deadlines: list[tuple[int, int, Session]] = field(default_factory=list)
+    _ended: list[tuple[int, int, Session]] = field(default_factory=list)
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def post(self, posting: Posting, offset: int, append_us: int, key: bytes | None, value: bytes | None, now: int) -> Result:
+        """Fold one ``variant_posted``: start its session, and apply the interactions that waited for it, in order of arrival."""
+        siblings = self.sessions.get(posting.variant_id, {})
+        known = siblings.get(posting.post_id)
+        if known is not None:
+            return Result.REDELIVERED if offset <= known.posted_offset else Result.DUPLICATE
+        floor = max([self.position, *(session.applied for session in siblings.values())])
+        session = Session.start(posting, offset, self.position, floor)
+        if append_us > session.forget_at:
+            self.emissions.append(Rejected(self.posted_topic, offset, append_us, key, value, "posted more than a day after its own deadline"))
+            return Result.DEAD_LETTER
+        if any(sibling.end is None for sibling in siblings.values()):
+            self.wants_flush = True
+        self._keep(session)
+        self.changed[id(session)] = session
+        self.emissions.append(Started(session))
+        for waiter in self.waiting.take(posting.variant_id, lambda waiter: _belongs(waiter.event, session)):
+            self.resolved.append((self._count(session, waiter.event, waiter.offset, waiter.append_us, now), waiter.restored))
+        return Result.COUNTED
+
+    def interact(self, event: Interaction, offset: int, append_us: int, key: bytes | None, value: bytes | None, now: int) -> Result:
+        """Fold one ``interaction``. ``key`` and ``value`` are the record's, as they came; moments in microseconds."""
+        if offset > self.position:
+            self.position = offset
+        siblings = self.sessions.get(event.variant_id)
+        session: Session | None
+        if siblings is None:
+            session = None
+        elif event.post_id is not None:
+            session = siblings.get(event.post_id)
+        else:
+            session = _latest_holding(siblings.values(), event.occurred_at, offset)
+        if session is None:
+            return self._wait(event, offset, append_us, key, value, has_post=siblings is not None and event.post_id is None)
+        if offset <= session.applied:
+            return Result.REDELIVERED
+        return self._count(session, event, offset, append_us, now)
+
+    def stop(self, stop: Stop, offset: int, append_us: int, now: int) -> Result:
+        """Fold one stop: it ends the active sessions it names, at its append time."""
+        stopped = False
+        for session in self.sessions.get(stop.variant_id, {}).values():
+            if session.end is None and stop.post_id in (None, session.post_id):
+                origin = Origin(self.control_topic, self.partition, offset, append_us)
+                self._finish(session, End(Outcome.STOPPED, STOP_REASON, append_us, now, origin, "stopped"))
+                stopped = True
+        return Result.COUNTED if stopped else Result.AFTER_END
+
+    def reject(self, topic: str, offset: int, append_us: int, key: bytes | None, value: bytes | None, reason: str) -> Result:
+        """Put aside a record that cannot be used."""
+        if topic == self.interaction_topic and offset > self.position:
+            self.position = offset
+        self.emissions.append(Rejected(topic, offset, append_us, key, value, reason))
+        return Result.DEAD_LETTER
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def tick(self, read_through: int, now: int, limit: int = 1_000) -> bool:
+        """Do what is due once everything appended before ``read_through``, on every topic of the partition, has been folded.
+
+        Args:
+            read_through: Microseconds since the epoch, on the broker's clock.
+            now: Wall clock.
+            limit: Most things to do in this call.
+
+        Returns:
+            True if there may be more to do: call again.
+        """
+        done = 0
+        while done < limit and self._deadlines and self._deadlines[0][0] + self.limits.grace <= read_through:
+            session = heapq.heappop(self._deadlines)[2]
+            if session.end is None:
+                self._finish(session, End(Outcome.TIMED_OUT, session.policy.timeout_reason, session.deadline, now, None, "expired"))
+                done += 1
+        for waiter in self.waiting.expired(read_through):
+            self._give_up(waiter)
+            done += 1
+            if done >= limit:
+                break
+        return done >= limit
+
+    def forget(self, committed_through: int, limit: int = 1_000) -> bool:
+        """Drop ended sessions that nothing can refer to any more.
+
+        Args:
+            committed_through: Everything appended before this moment has been folded, its effects are durable, and its
+                offsets are committed, so that it cannot be delivered again.
+            limit: Most sessions to drop in this call.
+
+        Returns:
+            True if there may be more to do: call again.
+        """
+        done = 0
+        while done < limit and self._ended and self._ended[0][0] <= committed_through:
+            session = self._ended[0][2]
+            if session.end_pending or session.start_pending:
+                break
+            heapq.heappop(self._ended)
+            siblings = self.sessions[session.variant_id]
+            del siblings[session.post_id]
+            if not siblings:
+                del self.sessions[session.variant_id]
+            self.changed.pop(id(session), None)
+            self.deleted.append(session.key)
+            done += 1
+        return done >= limit
+
+    def push_out(self, count: int) -> None:
+        """Give up the ``count`` waiting interactions whose wait would end first."""
+        for _ in range(count):
+            waiter = self.waiting.pushed_out()
+            if waiter is None:
+                return
+            self._give_up(waiter)
+
+    # -- what follows ------------------------------------------------------------------------------------------------
+
+    def take_emissions(self) -> list[Emission]:
+        """Return what has to be told, in order, and forget it."""
+        emissions, self.emissions = self.emissions, []
+        return emissions
+
+    def take_resolved(self) -> list[tuple[Result, bool]]:
+        """Return the results that waiting records have got, and forget them."""
+        resolved, self.resolved = self.resolved, []
+        return resolved
+
+    def take_changes(self) -> tuple[list[Session], list[str]]:
+        """Return the sessions to write and the keys to delete, and forget them."""
+        changed, deleted = list(self.changed.values()), self.deleted
+        self.changed, self.deleted = {}, []
+        return changed, deleted
+
+    def acknowledged(self, emission: Started | Ended) -> None:
+        """Learn that an emission has arrived: it need not come again after a crash."""
+        session = emission.session
+        if isinstance(emission, Started):
+            session.start_pending = False
+        else:
+            session.end_pending = False
+        self.changed[id(session)] = session
+
+    def restore(self, sessions: Iterable[Session], waiters: Iterable[Waiter]) -> None:
+        """Take over what an earlier process left; what it may not have told is emitted again."""
+        for session in sessions:
+            self._keep(session)
+            if session.start_pending:
+                self.emissions.append(Started(session))
+            if session.end_pending:
+                self.emissions.append(Ended(session))
+        for waiter in waiters:
+            self.waiting.add(waiter)
+            if any(_belongs(waiter.event, session) and waiter.offset <= session.applied for session in self.sessions.get(waiter.event.variant_id, {}).values()):
+                self.waiting.take(waiter.event.variant_id, lambda other, this=waiter: other is this)  # type: ignore[misc]
+
+    def all_sessions(self) -> Iterator[Session]:
+        """Yield every session this partition holds, ended ones too, in no order."""
+        for siblings in self.sessions.values():
+            yield from siblings.values()
+
+    def _keep(self, session: Session) -> None:
+        self.sessions.setdefault(session.variant_id, {})[session.post_id] = session
+        if session.end is None:
+            self.active_count += 1
+            heapq.heappush(self._deadlines, (session.deadline, id(session), session))
+        else:
+            heapq.heappush(self._ended, (session.forget_at, id(session), session))
+
+    def _count(self, session: Session, event: Interaction, offset: int, append_us: int, now: int) -> Result:
+        result = session.count(event, offset, append_us, self.interaction_topic, self.partition, now, self.limits.grace)
+        if result is Result.COUNTED:
+            self.changed[id(session)] = session
+            if session.end is not None:  # it was active, or the event would not have counted
+                self._announce_end(session)
+        return result
+
+    def _finish(self, session: Session, end: End) -> None:
+        session.finish(end)
+        self.changed[id(session)] = session
+        self._announce_end(session)
+
+    def _announce_end(self, session: Session) -> None:
+        self.active_count -= 1
+        heapq.heappush(self._ended, (session.forget_at, id(session), session))
+        self.emissions.append(Ended(session))
+
+    def _wait(self, event: Interaction, offset: int, append_us: int, key: bytes | None, value: bytes | None, *, has_post: bool) -> Result:
+        if self.waiting.holds(offset):
+            return Result.REDELIVERED
+        wait = self.limits.grace if has_post else self.limits.wait
+        self.waiting.add(Waiter(event, offset, append_us, key or b"", value or b"", append_us + wait))
+        return Result.WAITING
+
+    def _give_up(self, waiter: Waiter) -> None:
+        siblings = self.sessions.get(waiter.event.variant_id)
+        if siblings and waiter.event.post_id is None:
+            earliest = min(session.posted_at for session in siblings.values())
+            self.resolved.append((Result.EARLY if waiter.event.occurred_at < earliest else Result.LATE, waiter.restored))
+            return
+        self.resolved.append((Result.DEAD_LETTER, waiter.restored))
+        self.emissions.append(Rejected(self.interaction_topic, waiter.offset, waiter.append_us, waiter.key, waiter.value, "no post"))
+
+
+def _belongs(event: Interaction, session: Session) -> bool:
+    """Tell whether a waiting ``event`` was waiting for ``session``."""
+    return event.post_id == session.post_id if event.post_id is not None else session.holds(event.occurred_at)
+
+
+def _latest_holding(siblings: Iterable[Session], moment: int, offset: int) -> Session | None:
+    """Find whose an interaction without ``post_id`` is.
+
+    It belongs to the session posted last whose window holds ``moment``, among those that were there when its record was
+    first read (``floor``). Only if none of these holds it, it had been waiting, and went to one that came later.
+    """
+    best: Session | None = None
+    for session in siblings:
+        if session.holds(moment):
+            mine = (session.floor < offset, session.posted_at, session.post_id)
+            if best is None or mine > (best.floor < offset, best.posted_at, best.post_id):
+                best = session
+    return best

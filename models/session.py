@@ -1,0 +1,213 @@
+"""One session: the monitoring of one posting, from its ``variant_posted`` to its one end."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from models import ids
+from models.duplicates import EventIds
+from models.engagement import Engagement
+from models.events import Interaction, Posting
+from models.moments import DAY
+from models.policy import Policy
+from models.rules import RULES, Kill
+from models.views import SessionView
+
+
+class Outcome(StrEnum):
+    """How a session ended."""
+
+    KILLED = "killed"
+    TIMED_OUT = "timed_out"
+    STOPPED = "stopped"
+
+
+class Result(StrEnum):
+    """What became of a record; each record read has exactly one. Source: contract, section 6."""
+
+    COUNTED = "counted"
+    DUPLICATE = "duplicate"
+    REDELIVERED = "redelivered"
+    EARLY = "early"
+    LATE = "late"
+    AFTER_END = "after_end"
+    WAITING = "waiting"
+    DEAD_LETTER = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The record that decided, and the moment it tells of (microseconds since the epoch)."""
+
+    topic: str
+    partition: int
+    offset: int
+    occurred_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How, when (event time) and why a session ended; ``decided_at`` is wall clock. All in microseconds since the epoch."""
+
+    outcome: Outcome
+    reason: str
+    ended_at: int
+    decided_at: int
+    origin: Origin | None = None
+    label: str = ""
+
+
+@dataclass(slots=True)
+class Session:
+    """The state of one session. It is told what happened and answers what follows; it performs nothing.
+
+    Attributes:
+        posted_offset: Offset of the ``variant_posted`` record that started it.
+        applied: Interactions up to this offset have had their effect on it; they are not folded again.
+        floor: Records without ``post_id`` up to this offset were another session's, if one took them.
+        by_order: A record without ``post_id`` has counted, so the counts depend on the order of two topics.
+        start_pending: Its start has not been acknowledged on ``monitoring_record`` yet.
+        end_pending: Likewise its end.
+    """
+
+    variant_id: str
+    persona_id: str
+    post_id: str
+    policy: Policy
+    posted_at: int
+    deadline: int
+    posted_offset: int
+    applied: int
+    floor: int
+    counts: Engagement = field(default_factory=Engagement)
+    event_ids: EventIds | None = None
+    by_order: bool = False
+    end: End | None = None
+    start_pending: bool = True
+    end_pending: bool = False
+    source: str | None = None
+    metadata: dict[str, Any] | None = None
+
+    @classmethod
+    def start(cls, posting: Posting, offset: int, applied: int, floor: int) -> Session:
+        """Begin the session of ``posting``, read at ``offset``."""
+        return cls(
+            variant_id=posting.variant_id,
+            persona_id=posting.persona_id,
+            post_id=posting.post_id,
+            policy=posting.policy,
+            posted_at=posting.posted_at,
+            deadline=posting.posted_at + posting.policy.timeout,
+            posted_offset=offset,
+            applied=applied,
+            floor=floor,
+            source=posting.source,
+            metadata=posting.metadata,
+        )
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The session's id, worked out each time."""
+        return ids.session_id(self.variant_id, self.post_id)
+
+    @property
+    def key(self) -> str:
+        """The key of its state in the windowed table."""
+        return ids.session_key(self.variant_id, self.post_id)
+
+    @property
+    def forget_at(self) -> int:
+        """Its state is needed until everything appended before this moment has been read."""
+        return self.deadline + DAY
+
+    @property
+    def needs_latch(self) -> bool:
+        """Tell whether its end has to be durable before anybody is told: it does not follow from the log alone."""
+        return self.end is not None and (self.by_order or self.end.outcome is Outcome.STOPPED)
+
+    def holds(self, moment: int) -> bool:
+        """Tell whether ``moment`` lies in the window; the deadline itself does not."""
+        return self.posted_at <= moment < self.deadline
+
+    def count(self, event: Interaction, offset: int, append_us: int, origin_topic: str, partition: int, now: int, grace: int) -> Result:
+        """Fold one interaction, and ask the rule if it counted.
+
+        Args:
+            event: What happened.
+            offset: Its record's offset. Whether it was folded before is the caller's to check, against ``applied``.
+            append_us: Its record's append time.
+            origin_topic: Name of its topic.
+            partition: Its partition.
+            now: Wall clock.
+            grace: How long after the deadline a record may still be appended.
+
+        Returns:
+            What became of it. After ``COUNTED`` the caller looks at ``end``.
+        """
+        end = self.end
+        moment = event.occurred_at
+        if end is not None and end.outcome is not Outcome.TIMED_OUT:
+            return Result.AFTER_END
+        if moment < self.posted_at:
+            return Result.EARLY
+        if moment >= self.deadline or append_us >= self.deadline + grace:
+            return Result.LATE
+        if end is not None:
+            return Result.AFTER_END
+        if event.event_id is not None:
+            if self.event_ids is None:
+                self.event_ids = EventIds()
+            if not self.event_ids.reserve(event.event_id):
+                return Result.DUPLICATE
+        if event.totals is None:
+            self.counts.add(event.kind, event.count)
+        else:
+            self.counts.raise_to(event.totals)
+        if offset > self.applied:
+            self.applied = offset
+        if event.post_id is None:
+            self.by_order = True
+        verdict = RULES[self.policy.rule](self.counts, self.policy)
+        if isinstance(verdict, Kill):
+            self.finish(End(Outcome.KILLED, verdict.reason, moment, now, Origin(origin_topic, partition, offset, moment), verdict.label))
+        return Result.COUNTED
+
+    def finish(self, end: End) -> None:
+        """End the session; counts freeze."""
+        self.end = end
+        self.end_pending = True
+
+    def view(self, partition: int) -> SessionView:
+        """Show the session as it stands."""
+        end, counts, policy = self.end, self.counts, self.policy
+        killed = end is not None and end.outcome is Outcome.KILLED
+        return SessionView(
+            session_id=str(self.id),
+            variant_id=self.variant_id,
+            persona_id=self.persona_id,
+            post_id=self.post_id,
+            partition=partition,
+            is_active=end is None,
+            outcome=end.outcome.value if end else None,
+            started_at_us=self.posted_at,
+            ended_at_us=end.ended_at if end else None,
+            deadline_us=self.deadline,
+            was_killed=killed,
+            kill_reason=end.reason if end else None,
+            policy=policy.rule,
+            expected_engagement_rate=policy.expected_engagement_rate,
+            kill_threshold=policy.kill_threshold,
+            min_interactions=policy.min_interactions,
+            timeout_minutes=policy.timeout_minutes,
+            view_count=counts.views,
+            interaction_count=counts.interactions,
+            engagement_rate=counts.rate,
+            kill_rate=policy.kill_rate,
+            counts=counts.by_kind(),
+            final_engagement_rate=counts.rate if end else None,
+            final_interaction_count=counts.interactions if end else None,
+            final_view_count=counts.views if end else None,
+        )

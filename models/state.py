@@ -1,0 +1,161 @@
+"""The durable form of what a partition remembers: one value for each session, segments for its event ids and for what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from models.duplicates import EventIds
+from models.engagement import Engagement
+from models.errors import Reject, Stop
+from models.events import parse_interaction
+from models.policy import Policy
+from models.session import End, Origin, Outcome, Session
+from models.waiting import Waiter
+
+
+class _State(msgspec.Struct, frozen=True, array_like=True):
+    """The fields of a session in the order they are stored; new ones go to the end, with a default."""
+
+    version: int
+    variant_id: str
+    persona_id: str
+    post_id: str
+    policy: tuple[float, float, int, float, str]
+    posted_at: int
+    posted_offset: int
+    applied: int
+    floor: int
+    increments: list[int]
+    snapshots: list[int] | None
+    id_tail: bytes
+    first_id_segment: int
+    id_segments: int
+    by_order: bool
+    start_pending: bool
+    end_pending: bool
+    end: tuple[str, str, int, int, tuple[str, int, int, int] | None, str] | None
+    source: str | None
+    metadata: dict[str, Any] | None
+
+
+_VERSION = 1
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_State)
+_waiters_decoder = msgspec.msgpack.Decoder(list[tuple[int, int, int, bytes, bytes]])
+
+
+@dataclass(frozen=True, slots=True)
+class SessionWrites:
+    """What to write for one session, in this order.
+
+    Attributes:
+        segments: (number, hashes) of new segments of event ids; they have to be durable before ``value``.
+        value: The session's state.
+        dropped: Numbers of segments that may go once ``value`` is durable.
+    """
+
+    segments: list[tuple[int, bytes]]
+    value: bytes
+    dropped: list[int]
+
+
+def encode_session(session: Session) -> SessionWrites:
+    """Return the writes that make ``session`` durable as it is now. An ended session lets go of its event ids."""
+    segments: list[tuple[int, bytes]] = []
+    dropped: list[int] = []
+    event_ids = session.event_ids
+    if event_ids is not None and session.end is not None:
+        dropped = list(range(event_ids.first, event_ids.first + len(event_ids.segments)))
+        event_ids = session.event_ids = None
+    elif event_ids is not None:
+        segments, dropped = event_ids.seal()
+    policy, end = session.policy, session.end
+    state = _State(
+        version=_VERSION,
+        variant_id=session.variant_id,
+        persona_id=session.persona_id,
+        post_id=session.post_id,
+        policy=(policy.expected_engagement_rate, policy.kill_threshold, policy.min_interactions, policy.timeout_minutes, policy.rule),
+        posted_at=session.posted_at,
+        posted_offset=session.posted_offset,
+        applied=session.applied,
+        floor=session.floor,
+        increments=session.counts.increments,
+        snapshots=session.counts.snapshots,
+        id_tail=event_ids.tail.tobytes() if event_ids else b"",
+        first_id_segment=event_ids.first if event_ids else 0,
+        id_segments=len(event_ids.segments) if event_ids else 0,
+        by_order=session.by_order,
+        start_pending=session.start_pending,
+        end_pending=session.end_pending,
+        end=(end.outcome.value, end.reason, end.ended_at, end.decided_at, _origin(end.origin), end.label) if end else None,
+        source=session.source,
+        metadata=session.metadata,
+    )
+    return SessionWrites(segments, _encoder.encode(state), dropped)
+
+
+def _origin(origin: Origin | None) -> tuple[str, int, int, int] | None:
+    return (origin.topic, origin.partition, origin.offset, origin.occurred_at) if origin else None
+
+
+def decode_session(value: bytes, segment: Callable[[str, int], bytes | None]) -> Session:
+    """Rebuild a session from its state; ``segment(session key, number)`` finds its segments of event ids.
+
+    Raises:
+        Stop: The state was written by a later version, or a segment it counts on is missing.
+    """
+    try:
+        state = _decoder.decode(value)
+    except msgspec.DecodeError as error:
+        raise Stop(f"a session's state cannot be read: {error}") from error
+    if state.version != _VERSION:
+        raise Stop(f"a session's state has version {state.version}; this program knows version {_VERSION}")
+    session = Session(
+        variant_id=state.variant_id,
+        persona_id=state.persona_id,
+        post_id=state.post_id,
+        policy=Policy(*state.policy),
+        posted_at=state.posted_at,
+        deadline=0,
+        posted_offset=state.posted_offset,
+        applied=state.applied,
+        floor=state.floor,
+        counts=Engagement(state.increments, state.snapshots),
+        by_order=state.by_order,
+        start_pending=state.start_pending,
+        end_pending=state.end_pending,
+        source=state.source,
+        metadata=state.metadata,
+    )
+    session.deadline = session.posted_at + session.policy.timeout
+    if state.end is not None:
+        outcome, reason, ended_at, decided_at, origin, label = state.end
+        session.end = End(Outcome(outcome), reason, ended_at, decided_at, Origin(*origin) if origin else None, label)
+    if state.id_tail or state.id_segments:
+        segments = []
+        for number in range(state.first_id_segment, state.first_id_segment + state.id_segments):
+            packed = segment(session.key, number)
+            if packed is None:
+                raise Stop(f"the state of session {session.id} is incomplete: segment {number} of its event ids is missing")
+            segments.append(packed)
+        session.event_ids = EventIds(memoryview(state.id_tail).cast("Q"), state.first_id_segment, segments)
+    return session
+
+
+def encode_waiters(waiters: Iterable[Waiter]) -> bytes:
+    """Return the durable form of one segment of waiting interactions."""
+    return _encoder.encode([(waiter.offset, waiter.append_us, waiter.until, waiter.key, waiter.value) for waiter in waiters])
+
+
+def decode_waiters(packed: bytes, segment: int) -> list[Waiter]:
+    """Rebuild a segment of waiting interactions; raises ``Stop`` if it cannot be read."""
+    try:
+        rows = _waiters_decoder.decode(packed)
+        return [Waiter(parse_interaction(value, key, append_us), offset, append_us, key, value, until, segment, restored=True) for offset, append_us, until, key, value in rows]
+    except (msgspec.DecodeError, Reject) as error:
+        raise Stop(f"a segment of waiting interactions cannot be read: {error}") from error

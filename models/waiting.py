@@ -1,0 +1,129 @@
+"""Interactions that came before their ``variant_posted``: held, in order, until it comes or their time is up."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from models.events import Interaction
+
+FOREVER = 2**63
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One interaction that waits, with its record as it came (for the dead letter, and for the table).
+
+    Attributes:
+        until: When everything appended before this moment (microseconds) has been read, the wait is over.
+        segment: Offset that names the durable segment it is part of; None while it is in none.
+        restored: It was read by an earlier process.
+    """
+
+    event: Interaction
+    offset: int
+    append_us: int
+    key: bytes
+    value: bytes
+    until: int
+    segment: int | None = None
+    restored: bool = False
+    gone: bool = False
+
+
+@dataclass(slots=True)
+class Waiting:
+    """All that wait in one partition.
+
+    Attributes:
+        count: How many wait now.
+        count_restored: How many of them an earlier process has read.
+    """
+
+    _by_variant: dict[str, deque[Waiter]] = field(default_factory=dict)
+    _due: list[tuple[int, int, Waiter]] = field(default_factory=list)
+    _fresh: dict[str, list[Waiter]] = field(default_factory=dict)
+    _segments: dict[tuple[str, int], list[Waiter]] = field(default_factory=dict)
+    _changed: set[tuple[str, int]] = field(default_factory=set)
+    _restored: set[int] = field(default_factory=set)
+    count: int = 0
+    count_restored: int = 0
+
+    def add(self, waiter: Waiter) -> None:
+        """Let ``waiter`` wait, behind those already there."""
+        variant_id = waiter.event.variant_id
+        self._by_variant.setdefault(variant_id, deque()).append(waiter)
+        heapq.heappush(self._due, (waiter.until, waiter.offset, waiter))
+        self.count += 1
+        if waiter.segment is None:
+            self._fresh.setdefault(variant_id, []).append(waiter)
+        else:
+            self._segments.setdefault((variant_id, waiter.segment), []).append(waiter)
+        if waiter.restored:
+            self.count_restored += 1
+            self._restored.add(waiter.offset)
+
+    def holds(self, offset: int) -> bool:
+        """Tell whether the record at ``offset`` was waiting already when this process took over."""
+        return offset in self._restored
+
+    def of(self, variant_id: str) -> Iterator[Waiter]:
+        """Yield the variant's waiters in order of arrival."""
+        return (waiter for waiter in self._by_variant.get(variant_id, ()) if not waiter.gone)
+
+    def take(self, variant_id: str, wanted: Callable[[Waiter], bool]) -> list[Waiter]:
+        """Remove and return the variant's waiters that are ``wanted``, in order of arrival."""
+        taken = [waiter for waiter in self.of(variant_id) if wanted(waiter)]
+        for waiter in taken:
+            self._remove(waiter)
+        return taken
+
+    def expired(self, read_through: int) -> Iterator[Waiter]:
+        """Remove and yield those whose wait is over once all appended before ``read_through`` has been read, oldest first."""
+        while self._due and (self._due[0][2].gone or self._due[0][0] <= read_through):
+            waiter = heapq.heappop(self._due)[2]
+            if not waiter.gone:
+                self._remove(waiter)
+                yield waiter
+
+    def pushed_out(self) -> Waiter | None:
+        """Remove and return the one whose wait would end first, to make room; None if none waits."""
+        return next(self.expired(FOREVER), None)
+
+    def _remove(self, waiter: Waiter) -> None:
+        waiter.gone = True
+        self.count -= 1
+        if waiter.restored:
+            self.count_restored -= 1
+        variant_id = waiter.event.variant_id
+        if waiter.segment is not None:
+            self._changed.add((variant_id, waiter.segment))
+        waiters = self._by_variant[variant_id]
+        while waiters and waiters[0].gone:
+            waiters.popleft()
+        if not waiters:
+            del self._by_variant[variant_id]
+
+    def changed_segments(self) -> list[tuple[str, int, list[Waiter]]]:
+        """Gather new waiters into segments; return (variant, segment, its waiters now) of each to write, or to delete if it is empty."""
+        for variant_id, fresh in self._fresh.items():
+            staying = [waiter for waiter in fresh if not waiter.gone]
+            if staying:
+                segment = staying[0].offset
+                for waiter in staying:
+                    waiter.segment = segment
+                self._segments[variant_id, segment] = staying
+                self._changed.add((variant_id, segment))
+        self._fresh.clear()
+        changes = []
+        for name in self._changed:
+            staying = [waiter for waiter in self._segments[name] if not waiter.gone]
+            if staying:
+                self._segments[name] = staying
+            else:
+                del self._segments[name]
+            changes.append((*name, staying))
+        self._changed.clear()
+        return changes
