@@ -22,6 +22,9 @@ IDLE_IN_TRANSACTION_TIMEOUT_SECONDS = 10
 PATIENCE_SECONDS = 15
 """Longest that one attempt may take in all: beyond every server-side limit, for a server that answers nothing at all."""
 
+DRIVER_ERRORS = (exc.SQLAlchemyError, psycopg.Error, OSError)
+"""What a database call can raise (time-outs are ``OSError`` too). All else is a mistake in this program, and is let through."""
+
 _DIALECT = "postgresql+psycopg://"
 
 # By SQLSTATE, or by its first two characters (the class). All others are transient.
@@ -131,7 +134,7 @@ def explained() -> Iterator[None]:
         yield
     except EarlyKillError:
         raise
-    except (exc.SQLAlchemyError, psycopg.Error, OSError) as error:
+    except DRIVER_ERRORS as error:
         raise classify(error)(explain(error)) from error
 
 
