@@ -63,7 +63,7 @@ class PartitionMonitor:
         position: Highest offset of ``interaction`` that has been folded, by this process or, before the last commit, by another.
         emissions: What has to be told since ``take_emissions``.
         changed: Sessions whose state has changed since ``take_changes``.
-        deleted: Keys of sessions that were forgotten since ``take_changes``.
+        deleted: Sessions that were forgotten since ``take_changes``.
         wants_flush: A variant has a new session beside an older one: what the older ones took has to be durable before
             records without ``post_id`` are folded again. Source: contract, section 3.1.
         resolved: Results that waiting records got in the end, and whether an earlier process had read them.
@@ -79,7 +79,7 @@ class PartitionMonitor:
     waiting: Waiting = field(default_factory=Waiting)
     emissions: list[Emission] = field(default_factory=list)
     changed: dict[int, Session] = field(default_factory=dict)
-    deleted: list[str] = field(default_factory=list)
+    deleted: list[Session] = field(default_factory=list)
     wants_flush: bool = False
     active_count: int = 0
     resolved: list[tuple[Result, bool]] = field(default_factory=list)
@@ -191,7 +191,7 @@ class PartitionMonitor:
             if not siblings:
                 del self.sessions[session.variant_id]
             self.changed.pop(id(session), None)
-            self.deleted.append(session.key)
+            self.deleted.append(session)
             done += 1
         return done >= limit
 
@@ -215,8 +215,8 @@ class PartitionMonitor:
         resolved, self.resolved = self.resolved, []
         return resolved
 
-    def take_changes(self) -> tuple[list[Session], list[str]]:
-        """Return the sessions to write and the keys to delete, and forget them."""
+    def take_changes(self) -> tuple[list[Session], list[Session]]:
+        """Return the sessions whose state is to be written, and those whose state is to be deleted, and forget both."""
         changed, deleted = list(self.changed.values()), self.deleted
         self.changed, self.deleted = {}, []
         return changed, deleted

@@ -49,54 +49,56 @@ _waiters_decoder = msgspec.msgpack.Decoder(list[tuple[int, int, int, bytes, byte
 
 
 @dataclass(frozen=True, slots=True)
-class SessionWrites:
-    """What to write for one session, in this order.
+class SegmentChanges:
+    """What to do with a session's segments of event ids.
 
     Attributes:
-        segments: (number, hashes) of new segments of event ids; they have to be durable before ``value``.
-        value: The session's state.
-        dropped: Numbers of segments that may go once ``value`` is durable.
+        written: (number, packed hashes) of new ones; they have to be durable before the state that counts on them.
+        dropped: Numbers of those that may go once the state that no longer counts on them is durable.
     """
 
-    segments: list[tuple[int, bytes]]
-    value: bytes
+    written: list[tuple[int, bytes]]
     dropped: list[int]
 
 
-def encode_session(session: Session) -> SessionWrites:
-    """Return the writes that make ``session`` durable as it is now. An ended session lets go of its event ids."""
-    segments: list[tuple[int, bytes]] = []
-    dropped: list[int] = []
+def seal_event_ids(session: Session) -> SegmentChanges:
+    """Move event ids from the session's state into segments where they have grown too many; an ended session lets all go."""
     event_ids = session.event_ids
-    if event_ids is not None and session.end is not None:
-        dropped = list(range(event_ids.first, event_ids.first + len(event_ids.segments)))
-        event_ids = session.event_ids = None
-    elif event_ids is not None:
-        segments, dropped = event_ids.seal()
-    policy, end = session.policy, session.end
-    state = _State(
-        version=_VERSION,
-        variant_id=session.variant_id,
-        persona_id=session.persona_id,
-        post_id=session.post_id,
-        policy=(policy.expected_engagement_rate, policy.kill_threshold, policy.min_interactions, policy.timeout_minutes, policy.rule),
-        posted_at=session.posted_at,
-        posted_offset=session.posted_offset,
-        applied=session.applied,
-        floor=session.floor,
-        increments=session.counts.increments,
-        snapshots=session.counts.snapshots,
-        id_tail=event_ids.tail.tobytes() if event_ids else b"",
-        first_id_segment=event_ids.first if event_ids else 0,
-        id_segments=len(event_ids.segments) if event_ids else 0,
-        by_order=session.by_order,
-        start_pending=session.start_pending,
-        end_pending=session.end_pending,
-        end=(end.outcome.value, end.reason, end.ended_at, end.decided_at, _origin(end.origin), end.label) if end else None,
-        source=session.source,
-        metadata=session.metadata,
+    if event_ids is None:
+        return SegmentChanges([], [])
+    if session.end is not None:
+        session.event_ids = None
+        return SegmentChanges([], list(range(event_ids.first, event_ids.first + len(event_ids.segments))))
+    return SegmentChanges(*event_ids.seal())
+
+
+def encode_session(session: Session) -> bytes:
+    """Return the value that makes ``session`` durable as it is now."""
+    policy, end, event_ids = session.policy, session.end, session.event_ids
+    return _encoder.encode(
+        _State(
+            version=_VERSION,
+            variant_id=session.variant_id,
+            persona_id=session.persona_id,
+            post_id=session.post_id,
+            policy=(policy.expected_engagement_rate, policy.kill_threshold, policy.min_interactions, policy.timeout_minutes, policy.rule),
+            posted_at=session.posted_at,
+            posted_offset=session.posted_offset,
+            applied=session.applied,
+            floor=session.floor,
+            increments=session.counts.increments,
+            snapshots=session.counts.snapshots,
+            id_tail=event_ids.tail.tobytes() if event_ids else b"",
+            first_id_segment=event_ids.first if event_ids else 0,
+            id_segments=len(event_ids.segments) if event_ids else 0,
+            by_order=session.by_order,
+            start_pending=session.start_pending,
+            end_pending=session.end_pending,
+            end=(end.outcome.value, end.reason, end.ended_at, end.decided_at, _origin(end.origin), end.label) if end else None,
+            source=session.source,
+            metadata=session.metadata,
+        )
     )
-    return SessionWrites(segments, _encoder.encode(state), dropped)
 
 
 def _origin(origin: Origin | None) -> tuple[str, int, int, int] | None:

@@ -1,0 +1,111 @@
+"""Appending records to Kafka, acknowledged: the one way out for kills, records, dead letters and changelogs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES = 1 << 18
+"""Most bytes in one batch of a partition; what is sent while a request is under way waits for the next."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sent:
+    """A record on its way: what resolves when the brokers have it, and who sends it."""
+
+    future: asyncio.Future[Any]
+    producer: AIOKafkaProducer
+
+
+class KafkaLog:
+    """An idempotent producer (``acks=all``) that starts over when it has failed, so that its callers may simply send again.
+
+    Attributes:
+        away_since: Monotonic seconds since when nothing could be appended; None while all is well.
+    """
+
+    def __init__(self, options: Mapping[str, Any], *, client_id: str) -> None:
+        self._options = {**options, "client_id": client_id, "acks": "all", "enable_idempotence": True, "max_batch_size": BATCH_BYTES, "request_timeout_ms": 30_000}
+        self._producer: AIOKafkaProducer | None = None
+        self._restart = asyncio.Lock()
+        self.away_since: float | None = None
+
+    async def start(self) -> None:
+        """Connect; waits as long as it takes."""
+        pause = 0.2
+        while self._producer is None:
+            producer = AIOKafkaProducer(**self._options)
+            try:
+                await producer.start()
+            except (KafkaError, OSError) as error:
+                await producer.stop()
+                self._failed(error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 5.0)
+            else:
+                self._producer = producer
+
+    async def stop(self) -> None:
+        """Send what is buffered, and disconnect."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Sent:
+        """Append a record behind those sent before; ask ``delivered`` whether it has arrived."""
+        while True:
+            producer = self._producer
+            if producer is None:
+                await self._start_over(None)
+                continue
+            try:
+                return Sent(await producer.send(topic, value, key=key, partition=partition), producer)
+            except (KafkaError, OSError) as error:
+                self._failed(error)
+                await self._start_over(producer)
+
+    async def delivered(self, sent: Sent) -> bool:
+        """Wait until all in-sync replicas have what was sent; False if that could not be had and it has to be sent again."""
+        try:
+            await sent.future
+        except (KafkaError, OSError) as error:
+            self._failed(error)
+            await self._start_over(sent.producer)
+            return False
+        if self.away_since is not None:
+            log.info("Kafka takes records again, after %.1f s", time.monotonic() - self.away_since)
+            self.away_since = None
+        return True
+
+    async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> None:
+        """Append a record and wait until it is acknowledged, however long that takes."""
+        while not await self.delivered(await self.send(topic, key, value, partition)):
+            pass
+
+    def _failed(self, error: BaseException) -> None:
+        if self.away_since is None:
+            self.away_since = time.monotonic()
+            log.warning("Kafka does not take records: %s", error)
+
+    async def _start_over(self, failed: AIOKafkaProducer | None) -> None:
+        """Replace a producer that has failed; sequence numbers that were given up with a batch would block it for good."""
+        async with self._restart:
+            if self._producer is not failed:
+                return
+            self._producer = None
+            if failed is not None:
+                try:
+                    async with asyncio.timeout(1):
+                        await failed.stop()
+                except (KafkaError, OSError, TimeoutError):
+                    pass
+            await self.start()

@@ -1,0 +1,118 @@
+"""A monitor: the Faust app whose agents feed the partitions this worker owns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from faust.windows import TumblingWindow
+
+from models.events import Defaults
+from models.moments import MINUTE, SECOND
+from models.monitor import Limits
+from streams.delivery import KafkaLog
+from streams.faust_app import create_app, source_topic
+from streams.metrics import Metrics
+from streams.monitoring import Monitoring
+from streams.observing import Observing
+from streams.partition import Tables, Topics
+from streams.settings import Settings
+from streams.tables import StateTable
+from streams.topics import kafka_client_options, topic_name
+from streams.transport import ChunkedConsumer
+
+WINDOW_SECONDS = 600.0
+"""Size of the tumbling windows by ``posted_at`` that states are kept in."""
+EXPIRES_SECONDS = 31 * 86_400.0
+"""Windows outlive the longest session (30 days); ended sessions are deleted one by one, long before."""
+
+
+def wall_clock() -> int:
+    """Return the time, in microseconds since the epoch."""
+    return time.time_ns() // 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorWorker:
+    """A monitor that is set up and not started yet."""
+
+    app: faust.App
+    monitoring: Monitoring
+    log: KafkaLog
+    metrics: Metrics
+
+
+def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseException], None], **faust_options: Any) -> MonitorWorker:
+    """Set up a monitor.
+
+    Args:
+        settings: Everything it needs to know.
+        metrics: Who counts.
+        fail: Called with what makes it impossible to go on; must not return to business.
+        faust_options: Settings of ``faust.App`` for the web server.
+    """
+    app = create_app(settings, settings.app_id, **faust_options)
+    topics = Topics(*(topic_name(settings, name) for name in Topics.__dataclass_fields__))
+    window = TumblingWindow(WINDOW_SECONDS, expires=EXPIRES_SECONDS)
+    tables = Tables(
+        engagement=app.tables.add(StateTable(app, name="engagement", partitions=settings.partitions, window=window)),
+        event_id=app.tables.add(StateTable(app, name="event_id", partitions=settings.partitions, window=window)),
+        waiting=app.tables.add(StateTable(app, name="waiting", partitions=settings.partitions)),
+    )
+    log = KafkaLog(kafka_client_options(settings), client_id=f"{settings.app_id}-monitor")
+    monitoring = Monitoring(
+        app,
+        log=log,
+        tables=tables,
+        topics=topics,
+        defaults=Defaults(settings.expected_engagement_rate, settings.kill_threshold, settings.min_interactions, settings.timeout_minutes),
+        limits=Limits(grace=round(settings.grace_seconds * SECOND), wait=round(settings.waiting_minutes * MINUTE)),
+        waiting_limit=settings.waiting_limit,
+        flush_seconds=settings.flush_interval_seconds,
+        observer=Observing(metrics),
+        clock=wall_clock,
+        fail=fail,
+    )
+    metrics.watch_active(monitoring.active_count)
+    metrics.watch_lag(monitoring.lag)
+    _connect(app, monitoring, log, fail)
+    for name in topics.sources:
+        _add_agent(app, name, settings.partitions, monitoring)
+    return MonitorWorker(app, monitoring, log, metrics)
+
+
+def _add_agent(app: faust.App, topic: str, partitions: int, monitoring: Monitoring) -> None:
+    async def fold_chunks(stream: faust.StreamT) -> None:
+        async for event in stream.noack().events():
+            await monitoring.fold(event.value)
+
+    app.agent(source_topic(app, topic, partitions), name=f"fold_{topic}")(fold_chunks)
+
+
+def _connect(app: faust.App, monitoring: Monitoring, log: KafkaLog, fail: Callable[[BaseException], None]) -> None:
+    """Tie what happens to the app to what the monitoring has to do."""
+
+    async def let_go(_app: faust.App, revoked: object, **_: object) -> None:  # noqa: ARG001 - Faust's signature
+        monitoring.let_go()
+
+    async def take_over() -> None:
+        consumer = app.consumer
+        if isinstance(consumer, ChunkedConsumer):
+            consumer.may_fetch, consumer.on_fetched = monitoring.may_fetch, monitoring.fetched
+        try:
+            await log.start()
+            monitoring.start()
+            await monitoring.take_over()
+        except Exception as error:  # noqa: BLE001 - Faust would swallow it
+            fail(error)
+
+    async def drain(_app: faust.App, **_: object) -> None:
+        await monitoring.stop()
+        await log.stop()
+
+    app.on_partitions_revoked.connect(let_go)
+    app.on_before_shutdown.connect(drain)
+    next(iter(app.tables.values())).on_recover(take_over)

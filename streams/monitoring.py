@@ -1,0 +1,336 @@
+"""The partitions this worker owns: taken over at an assignment, driven by agents and ticks, let go at a revocation."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.exceptions import FaustError
+from faust.types import TP
+
+from models.monitor import Limits, PartitionMonitor
+from models.state import decode_session, decode_waiters
+from models.views import SessionView
+from streams.partition import PartitionWorker, Tables, Topics
+from streams.tables import StateTable, parse_key
+from streams.ticks import Progress
+
+if TYPE_CHECKING:
+    from models.events import Defaults
+    from streams.partition import Log, Observer
+    from streams.transport import Chunk, ChunkedConsumer
+
+log = logging.getLogger(__name__)
+
+
+def _newest_first(view: SessionView) -> tuple[int, str]:
+    return view.started_at_us, view.session_id
+
+
+TICK_SECONDS = 0.25
+"""Pause between two looks at what is due."""
+CHUNKS_AHEAD = 4
+"""Chunks of one partition that may wait to be folded before no more are fetched."""
+RECORDS_AHEAD = 1_000_000
+"""Records of one partition that may be folded and not yet done before no more are fetched."""
+YIELD_EVERY = 500
+
+
+@dataclass(slots=True)
+class Reading:
+    """How far one source topic of an owned partition is read.
+
+    Attributes:
+        catch_up: End offset at the assignment; topics that come after this one wait until it is folded.
+        next: Offset after the last record folded.
+        unfolded: Chunks that were fetched and not folded yet.
+    """
+
+    tp: TP
+    catch_up: int
+    next: int
+    unfolded: int = 0
+    is_caught_up: bool = False
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition this worker owns."""
+
+    worker: PartitionWorker
+    readings: dict[str, Reading]
+    read: Progress = field(default_factory=Progress)
+    committed: Progress = field(default_factory=Progress)
+
+
+class Monitoring:
+    """All partitions of one monitor; implements ``streams.web.ports.LiveSessions``."""
+
+    def __init__(
+        self,
+        app: faust.App,
+        *,
+        log: Log,
+        tables: Tables,
+        topics: Topics,
+        defaults: Defaults,
+        limits: Limits,
+        waiting_limit: int,
+        flush_seconds: float,
+        observer: Observer,
+        clock: Callable[[], int],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._app, self._log, self._tables, self._topics, self._defaults = app, log, tables, topics, defaults
+        self._limits, self._waiting_limit, self._flush_seconds = limits, waiting_limit, flush_seconds
+        self._observer, self._clock, self._fail = observer, clock, fail
+        self._owned: dict[int, Owned] = {}
+        self._generation = 0
+        self._ends: dict[TP, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- assignment --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to tick and to flush, unless that has begun."""
+        self._tasks = self._tasks or [asyncio.create_task(self._for_ever(self._tick, TICK_SECONDS)), asyncio.create_task(self._for_ever(self._flush, self._flush_seconds))]
+
+    async def stop(self) -> None:
+        """Make everything durable that has been folded; after that the offsets may be committed."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(owned.worker.drain() for owned in self._owned.values()))
+
+    def let_go(self) -> None:
+        """Give up all partitions: the group is being rebalanced. What is not durable is repeated by the next owner."""
+        self._generation += 1
+        for owned in self._owned.values():
+            owned.worker.close()
+        self._owned.clear()
+        for table in self._state_tables:
+            table.forget()
+
+    @property
+    def _state_tables(self) -> tuple[StateTable, ...]:
+        tables = (self._tables.engagement, self._tables.event_id, self._tables.waiting)
+        return tuple(table for table in tables if isinstance(table, StateTable))
+
+    @property
+    def _consumer(self) -> ChunkedConsumer:
+        return self._app.consumer  # type: ignore[no-any-return]
+
+    async def take_over(self) -> None:
+        """Rebuild the assigned partitions from what recovery has read. Called when recovery is complete, before any record flows."""
+        generation = self._generation
+        partitions = sorted({tp.partition for tp in self._consumer.assignment() if tp.topic == self._topics.interaction})
+        tps = [TP(topic, partition) for partition in partitions for topic in self._topics.sources]
+        if not tps:
+            return
+        committed = {TP(tp.topic, tp.partition): offset or 0 for tp, offset in (await self._consumer.seek_to_committed()).items()}
+        starts = await self._consumer.earliest_offsets(*tps)
+        ends = await self._consumer.highwaters(*tps)
+        for partition in partitions:
+            readings = {}
+            for topic in self._topics.sources:
+                tp = TP(topic, partition)
+                position = max(committed.get(tp, 0), starts[tp])
+                readings[topic] = Reading(tp, catch_up=ends[tp], next=position)
+            monitor = await self._restore(partition, readings[self._topics.interaction].next - 1)
+            if generation != self._generation:
+                return
+            worker = PartitionWorker(
+                monitor, log=self._log, tables=self._tables, topics=self._topics, defaults=self._defaults, observer=self._observer, clock=self._clock
+            )
+            self._owned[partition] = Owned(worker, readings)
+            await worker.resume()
+
+    async def _restore(self, partition: int, position: int) -> PartitionMonitor:
+        monitor = PartitionMonitor(
+            partition, self._limits, self._topics.interaction, self._topics.monitoring_control, self._topics.variant_posted, position=position
+        )
+        engagement, event_id, waiting = (table.take(partition) for table in self._state_tables)
+        segments = {tuple(parse_key(key)): packed for key, packed in event_id.items()}
+        for count, value in enumerate(engagement.values(), 1):
+            monitor.restore([decode_session(value, lambda session, number: segments.get((session.variant_id, session.post_id, number)))], [])
+            if count % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+        waiters = [waiter for key, packed in waiting.items() for waiter in decode_waiters(packed, parse_key(key)[1])]
+        monitor.restore([], sorted(waiters, key=lambda waiter: waiter.offset))
+        if engagement or waiters:
+            log.info("partition %d: restored %d sessions and %d waiting interactions", partition, len(engagement), len(waiters))
+        return monitor
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def may_fetch(self, tp: TP) -> bool:
+        """Tell the consumer whether to fetch from a source partition now.
+
+        ``interaction`` waits until ``variant_posted`` has been folded up to its end at the assignment, and
+        ``monitoring_control`` likewise for ``interaction``: a kill that was told before a crash comes out again before a
+        stop that was read after it.
+        """
+        owned = self._owned.get(tp.partition)
+        if owned is None or tp.topic not in owned.readings:
+            return False
+        for topic, reading in owned.readings.items():
+            if topic == tp.topic:
+                return reading.unfolded < CHUNKS_AHEAD and self._undone(reading) < RECORDS_AHEAD
+            if not reading.is_caught_up:
+                return False
+        return False
+
+    def _undone(self, reading: Reading) -> int:
+        return reading.next - (self._consumer.committed(reading.tp) or reading.next)
+
+    def fetched(self, chunk: Chunk) -> None:
+        """Note that a chunk is on its way to its agent."""
+        owned = self._owned.get(chunk.tp.partition)
+        if owned is not None:
+            owned.readings[chunk.tp.topic].unfolded += 1
+
+    async def fold(self, chunk: Chunk) -> None:
+        """Fold a chunk. Never raises: what goes wrong here stops the worker, for no later record may pass it."""
+        owned = self._owned.get(chunk.tp.partition)
+        if owned is None:
+            return
+        try:
+            reading = owned.readings[chunk.tp.topic]
+            records, chunk.records = chunk.records, []
+            await owned.worker.fold(chunk.tp.topic, records, chunk)
+            reading.next = max(reading.next, chunk.span.last + 1)
+            reading.unfolded -= 1
+        except asyncio.CancelledError:
+            if not owned.worker.is_closed:
+                raise
+        except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker
+            self._fail(error)
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    async def _for_ever(self, work: Callable[[], object], pause: float) -> None:
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await work()  # type: ignore[misc]
+            except (KafkaError, FaustError, TimeoutError) as error:
+                log.debug("skipped once: %r", error)  # Kafka is away or a rebalance is on: the next look will do
+            except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker
+                self._fail(error)
+
+    async def _flush(self) -> None:
+        await asyncio.gather(*(owned.worker.flush() for owned in self._owned.values()))
+
+    async def _tick(self) -> None:
+        generation = self._generation
+        tps = [reading.tp for owned in self._owned.values() for reading in owned.readings.values()]
+        if not tps or self._app.rebalancing:
+            return
+        asked_at = self._clock()
+        ends = await self._consumer.highwaters(*tps)
+        if generation != self._generation:
+            return
+        self._ends = {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
+        positions = {tp: await self._consumer.position(tp) for tp in tps if self._idle(tp)}
+        if generation != self._generation:
+            return
+        for owned in list(self._owned.values()):
+            self._catch_up(owned, positions)
+            own_ends = {topic: self._ends[reading.tp] for topic, reading in owned.readings.items()}
+            owned.read.ask(asked_at, own_ends)
+            owned.committed.ask(asked_at, own_ends)
+            read = owned.read.check(lambda topic, end, owned=owned: owned.readings[topic].next >= end)  # type: ignore[misc]
+            committed = owned.committed.check(lambda topic, end, owned=owned: self._is_committed(owned.readings[topic], end))  # type: ignore[misc]
+            await owned.worker.tick(read, min(read, committed))
+        await self._make_room()
+
+    def _idle(self, tp: TP) -> bool:
+        owned = self._owned.get(tp.partition)
+        return owned is not None and owned.readings[tp.topic].unfolded == 0 and owned.readings[tp.topic].next < self._ends.get(tp, 0)
+
+    def _catch_up(self, owned: Owned, positions: Mapping[TP, int | None]) -> None:
+        """Pass over offsets that hold no record (transaction markers, compaction), and open the next topic when one has caught up."""
+        for reading in owned.readings.values():
+            if reading.unfolded == 0:
+                reading.next = max(reading.next, positions.get(reading.tp) or 0)
+            if reading.next >= reading.catch_up:
+                reading.is_caught_up = True
+
+    def _is_committed(self, reading: Reading, end: int) -> bool:
+        if reading.next < end:
+            return False
+        ledger = self._consumer.ledgers.get(reading.tp)
+        if ledger is None:
+            return True
+        committed = self._consumer.committed(reading.tp) or 0
+        return committed >= end or (ledger.open_count == 0 and committed >= (ledger.committable or 0))
+
+    async def _make_room(self) -> None:
+        excess = sum(owned.worker.monitor.waiting.count for owned in self._owned.values()) - self._waiting_limit
+        if excess > 0:
+            fullest = max(self._owned.values(), key=lambda owned: owned.worker.monitor.waiting.count)
+            await fullest.worker.push_out(excess)
+
+    # -- what the web sees -------------------------------------------------------------------------------------------
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        """Return the records not folded yet by (topic, partition), as of the last tick."""
+        readings = [reading for owned in self._owned.values() for reading in owned.readings.values()]
+        return {(reading.tp.topic, reading.tp.partition): max(0, self._ends.get(reading.tp, 0) - reading.next) for reading in readings}
+
+    def sessions_of(self, variant_id: str) -> list[SessionView]:
+        """Return all sessions of the variant that this worker holds, ended ones too, the one posted last first."""
+        found = [
+            session.view(partition)
+            for partition, owned in self._owned.items()
+            for session in owned.worker.monitor.sessions.get(variant_id, {}).values()
+        ]
+        return sorted(found, key=_newest_first, reverse=True)
+
+    def active(self, limit: int, after: tuple[int, str] | None) -> list[SessionView]:
+        """Return active sessions, newest first by (start, session id), strictly after that pair; at most ``limit``."""
+        candidates = [
+            (session.posted_at, partition, session)
+            for partition, owned in self._owned.items()
+            for session in owned.worker.monitor.all_sessions()
+            if session.end is None and (after is None or session.posted_at <= after[0])
+        ]
+        tied = 0 if after is None else sum(posted_at == after[0] for posted_at, _, _ in candidates)
+        newest = heapq.nlargest(limit + tied, (posted_at for posted_at, _, _ in candidates))
+        oldest_shown = newest[-1] if newest else 0
+        views = [session.view(partition) for posted_at, partition, session in candidates if posted_at >= oldest_shown]
+        rest = [view for view in views if after is None or (view.started_at_us, view.session_id) < after]
+        return sorted(rest, key=_newest_first, reverse=True)[:limit]
+
+    def active_count(self) -> int:
+        """Return how many sessions are active here."""
+        return sum(owned.worker.monitor.active_count for owned in self._owned.values())
+
+    def assigned(self) -> list[int]:
+        """Return the partitions that are owned and restored."""
+        return sorted(self._owned)
+
+    def is_recovering(self) -> bool:
+        """Tell whether this worker still waits for its assignment, or restores what it was assigned."""
+        if self._app.rebalancing or self._app.in_recovery or not self._app.tables.recovery.completed.is_set():
+            return True
+        wanted = {tp.partition for tp in self._consumer.assignment() if tp.topic == self._topics.interaction}
+        return wanted != set(self._owned)
+
+    def owners(self) -> dict[int, str]:
+        """Return the base URL of the worker that owns each partition, as the group's leader has told all."""
+        topic = self._tables.engagement.changelog_topic_name
+        return {partition: url.rstrip("/") for url, topics in self._distribution.items() for partition in topics.get(topic, ())}
+
+    def peers(self) -> list[str]:
+        """Return the base URLs of all workers, this one too."""
+        return sorted({url.rstrip("/") for url in self._distribution} | {str(self._app.conf.canonical_url).rstrip("/")})
+
+    @property
+    def _distribution(self) -> Mapping[str, Mapping[str, list[int]]]:
+        return self._app.assignor.changelog_distribution  # type: ignore[no-any-return]

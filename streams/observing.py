@@ -1,0 +1,42 @@
+"""Between the partitions at work and the metrics: every record read gets exactly one result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from models.session import Result
+from streams.metrics import Metrics
+
+
+class Observing:
+    """Counts for one worker process.
+
+    Attributes:
+        waiting: Records this process has read that have no final result yet; one that left with its partition stays among them.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.waiting = 0
+        metrics.watch_waiting(lambda: self.waiting)
+        self.started = metrics.started
+        self.ended = metrics.ended
+        self.evaluated = metrics.evaluated
+        self.flushed = metrics.flushed
+
+    def folded(self, topic: str, results: Mapping[Result, int]) -> None:
+        """Count the records of a slice of ``topic`` by what became of them."""
+        self._metrics.read(topic, sum(results.values()))
+        for result, count in results.items():
+            if result is Result.WAITING:
+                self.waiting += count
+            else:
+                self._metrics.count(result.value, count)
+
+    def resolved(self, result: Result, *, restored: bool) -> None:
+        """Count a waiting record that has got its final result; ``restored`` if an earlier process had read it."""
+        if restored:
+            self._metrics.restored_waiting(result.value)
+        else:
+            self.waiting -= 1
+            self._metrics.count(result.value)

@@ -1,0 +1,334 @@
+"""One partition at work: records are folded, what follows is told, state is made durable, and only then are records done.
+
+The order that makes it right (docs/adr):
+
+1. An emission is sent as soon as it is decided, except one that does not follow from the log alone (``Session.needs_latch``):
+   its session's state is durable first.
+2. A state says which of its emissions are not known to have arrived; they are sent again after a restore. So the state may
+   be written before the acknowledgement is there.
+3. A chunk of records is done once the state they changed, and the dead letters they became, are acknowledged.
+
+A crash anywhere leaves either nothing or a repetition with the same ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from models.announcement import end_record, kill_event, start_record
+from models.events import Defaults
+from models.monitor import Emission, Ended, PartitionMonitor, Rejected, Started
+from models.moments import SECOND
+from models.session import Outcome, Result, Session
+from models.state import encode_session, encode_waiters, seal_event_ids
+from streams.codec import dead_letter, encode_json, microseconds
+from streams.folding import FOLDS, Incoming
+
+SLICE = 250
+"""Records folded, or table values written, before other work gets its turn; bounds what a kill may wait for."""
+
+
+class Done(Protocol):
+    """What was handed out together, and can be said to be done."""
+
+    def ack(self) -> None:
+        """Say so."""
+
+
+class Log(Protocol):
+    """Where records go; ``streams.delivery.KafkaLog``, or an in-process one in tests."""
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Any:  # noqa: ANN401 - opaque to the caller
+        """Append a record; returns what ``delivered`` wants."""
+
+    async def delivered(self, sent: Any) -> bool:  # noqa: ANN401 - opaque to the caller
+        """Wait for the acknowledgement; False asks to send again."""
+
+
+class Table(Protocol):
+    """Names the keys and the changelog of a table; ``streams.tables.StateTable``."""
+
+    def key(self, *parts: str | int, at: float | None = None) -> bytes:
+        """Return the key of a value."""
+
+    @property
+    def changelog_topic_name(self) -> str:
+        """Where its values go."""
+
+
+class Observer(Protocol):
+    """Who counts; ``streams.observing.Observing`` over ``streams.metrics.Metrics``."""
+
+    def folded(self, topic: str, results: Mapping[Result, int]) -> None:
+        """Count records read by what became of them."""
+
+    def resolved(self, result: Result, *, restored: bool) -> None:
+        """Count a waiting record that has got its final result; ``restored`` if an earlier process had read it."""
+
+    def started(self) -> None:
+        """Count a session."""
+
+    def ended(self, outcome: str, reason_label: str, duration_seconds: float, rate: float | None) -> None:
+        """Count an end."""
+
+    def evaluated(self, latency_seconds: float) -> None:
+        """Note the time from a deciding event's append to the acknowledgement of its kill."""
+
+    def flushed(self, duration_seconds: float, table_writes: Mapping[str, int]) -> None:
+        """Note a flush, and how many values it wrote to each table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The durable form of a partition: sessions and event ids by the window they were posted in, and what waits."""
+
+    engagement: Table
+    event_id: Table
+    waiting: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Names of the topics, with the configured prefix."""
+
+    variant_posted: str
+    interaction: str
+    monitoring_control: str
+    variant_killed: str
+    monitoring_record: str
+    dead_letter: str
+
+    @property
+    def sources(self) -> tuple[str, str, str]:
+        """What a monitor reads, in the order in which it catches up."""
+        return (self.variant_posted, self.interaction, self.monitoring_control)
+
+
+class PartitionWorker:
+    """Drives one ``PartitionMonitor``; lives from an assignment to its revocation."""
+
+    def __init__(
+        self,
+        monitor: PartitionMonitor,
+        *,
+        log: Log,
+        tables: Tables,
+        topics: Topics,
+        defaults: Defaults,
+        observer: Observer,
+        clock: Callable[[], int],
+    ) -> None:
+        self.monitor = monitor
+        self.is_closed = False
+        self._log, self._tables, self._topics, self._defaults, self._observer, self._clock = log, tables, topics, defaults, observer, clock
+        self._folded: list[Done] = []
+        self._dead_letters: list[tuple[Rejected, Any]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._folding = asyncio.Lock()
+        self._flushing = asyncio.Lock()
+        self._ordering = asyncio.Lock()
+        self._kill_appended: dict[int, int] = {}  # id(session) -> append time of its deciding event
+
+    # -- folding -----------------------------------------------------------------------------------------------------
+
+    async def fold(self, topic: str, records: Sequence[Incoming], done: Done) -> None:
+        """Fold the records of a chunk, in order. They are done after a later ``flush``."""
+        fold = FOLDS[self._topics.sources.index(topic)]
+        async with self._folding:
+            for start in range(0, len(records), SLICE):
+                part = records[start : start + SLICE]
+                now = self._clock()
+                self._observer.folded(topic, fold(self.monitor, topic, part, self._defaults, now))
+                await self._follow(part)
+                await asyncio.sleep(0)
+                if self.is_closed:
+                    return
+            self._folded.append(done)
+            if self.monitor.wants_flush:
+                self.monitor.wants_flush = False
+                await self.flush()
+
+    async def tick(self, read_through: int, committed_through: int) -> None:
+        """Do what is due; arguments as in ``PartitionMonitor.tick`` and ``forget``."""
+        more = True
+        while more and not self.is_closed:
+            more = self.monitor.tick(read_through, self._clock()) | self.monitor.forget(committed_through)
+            await self._follow()
+            await asyncio.sleep(0)
+
+    async def push_out(self, count: int) -> None:
+        """Give up ``count`` waiting interactions, to make room."""
+        self.monitor.push_out(count)
+        await self._follow()
+
+    async def resume(self) -> None:
+        """Tell again what an earlier process may not have told; its state is durable already."""
+        self._announce([emission for emission in self.monitor.take_emissions() if not isinstance(emission, Rejected)], durable=True)
+
+    async def _follow(self, folded: Sequence[Incoming] = ()) -> None:
+        for result, restored in self.monitor.take_resolved():
+            self._observer.resolved(result, restored=restored)
+        emissions = self.monitor.take_emissions()
+        if not emissions:
+            return
+        news: list[Started | Ended] = []
+        for emission in emissions:
+            match emission:
+                case Rejected():
+                    self._dead_letters.append((emission, await self._send_dead_letter(emission)))
+                case Started():
+                    self._observer.started()
+                    news.append(emission)
+                case Ended(session):
+                    self._count_end(session, folded)
+                    news.append(emission)
+        self._announce(news, durable=False)
+
+    def _count_end(self, session: Session, folded: Sequence[Incoming]) -> None:
+        end = session.end
+        if end is None:
+            return
+        self._observer.ended(end.outcome.value, end.label, (end.ended_at - session.posted_at) / SECOND, session.counts.rate)
+        if end.outcome is Outcome.KILLED and end.origin is not None:
+            for record in folded:
+                if record.offset == end.origin.offset:
+                    self._kill_appended[id(session)] = microseconds(record.timestamp)
+
+    async def _send_dead_letter(self, rejected: Rejected) -> Any:  # noqa: ANN401 - opaque, see Log
+        key, value = dead_letter(
+            rejected.topic, self.monitor.partition, rejected.offset, rejected.append_us, rejected.key, rejected.value, rejected.reason, self._clock()
+        )
+        return await self._log.send(self._topics.dead_letter, key, value)
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    def _announce(self, emissions: Iterable[Emission], *, durable: bool) -> None:
+        """Send starts and ends in the background; those that need it only once their state is durable."""
+        at_once: list[Started | Ended] = []
+        latched: list[Started | Ended] = []
+        for emission in emissions:
+            if isinstance(emission, Rejected):
+                continue
+            waits = isinstance(emission, Ended) and emission.session.needs_latch and not durable
+            (latched if waits else at_once).append(emission)
+        if at_once:
+            self._spawn(self._tell(at_once))
+        if latched:
+            self._spawn(self._latch_and_tell(latched))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _latch_and_tell(self, emissions: list[Started | Ended]) -> None:
+        await self._write_states([emission.session for emission in emissions])
+        if not self.is_closed:
+            await self._tell(emissions)
+
+    async def _tell(self, emissions: list[Started | Ended]) -> None:
+        for start in range(0, len(emissions), SLICE):
+            part = [(emission, self._messages(emission)) for emission in emissions[start : start + SLICE]]
+            sent = [(emission, [(message, await self._log.send(*message)) for message in messages]) for emission, messages in part]
+            for emission, messages in sent:
+                for message, ticket in messages:
+                    while not await self._log.delivered(ticket):
+                        ticket = await self._log.send(*message)  # noqa: PLW2901 - the same message again
+                if isinstance(emission, Ended):
+                    appended = self._kill_appended.pop(id(emission.session), 0)
+                    if appended:
+                        self._observer.evaluated((self._clock() - appended) / SECOND)
+                self.monitor.acknowledged(emission)
+
+    def _messages(self, emission: Started | Ended) -> list[tuple[str, bytes, bytes, int]]:
+        session, partition = emission.session, self.monitor.partition
+        key = session.variant_id.encode()
+        if isinstance(emission, Started):
+            return [(self._topics.monitoring_record, key, start_record(session).to_bytes(), partition)]
+        messages = [(self._topics.monitoring_record, key, end_record(session).to_bytes(), partition)]
+        if session.end is not None and session.end.outcome is Outcome.KILLED:
+            messages.insert(0, (self._topics.variant_killed, key, encode_json(kill_event(session)), partition))
+        return messages
+
+    # -- making durable ----------------------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Make what has been folded so far durable, then say that its records are done."""
+        async with self._flushing:
+            began, done = self._clock(), self._folded
+            self._folded = []
+            letters, self._dead_letters = self._dead_letters, []
+            for rejected, ticket in letters:
+                while not await self._log.delivered(ticket):
+                    ticket = await self._send_dead_letter(rejected)  # noqa: PLW2901 - the same letter again
+            sessions, deleted = self.monitor.take_changes()
+            segments = self.monitor.waiting.changed_segments()
+            await self._write_sessions(sessions)
+            await self._write(self._tables.engagement, [(self._session_key(session), None) for session in deleted])
+            await self._write(
+                self._tables.waiting,
+                [(self._tables.waiting.key(variant_id, first), encode_waiters(waiters) if waiters else None) for variant_id, first, waiters in segments],
+            )
+            if self.is_closed:
+                return
+            for chunk in done:
+                chunk.ack()
+            if sessions or deleted or segments:
+                self._observer.flushed((self._clock() - began) / SECOND, {"engagement": len(sessions) + len(deleted), "waiting": len(segments)})
+
+    def _session_key(self, session: Session) -> bytes:
+        return self._tables.engagement.key(session.variant_id, session.post_id, at=session.posted_at / SECOND)
+
+    def _segment_key(self, session: Session, number: int) -> bytes:
+        return self._tables.event_id.key(session.variant_id, session.post_id, number, at=session.posted_at / SECOND)
+
+    async def _write_sessions(self, sessions: list[Session]) -> None:
+        written: list[tuple[bytes, bytes | None]] = []
+        dropped: list[tuple[bytes, bytes | None]] = []
+        for session in sessions:
+            changes = seal_event_ids(session)
+            written += [(self._segment_key(session, number), packed) for number, packed in changes.written]
+            dropped += [(self._segment_key(session, number), None) for number in changes.dropped]
+        await self._write(self._tables.event_id, written)
+        await self._write_states(sessions)
+        await self._write(self._tables.event_id, dropped)
+
+    async def _write_states(self, sessions: list[Session]) -> None:
+        """Write each session as it is when its turn comes, so that a later write never carries an earlier state."""
+        topic = self._tables.engagement.changelog_topic_name
+        left = sessions
+        while left and not self.is_closed:
+            tickets = []
+            for count, session in enumerate(left, 1):
+                async with self._ordering:
+                    tickets.append(await self._log.send(topic, self._session_key(session), encode_session(session), self.monitor.partition))
+                if count % SLICE == 0:
+                    await asyncio.sleep(0)
+            left = [session for session, ticket in zip(left, tickets, strict=True) if not await self._log.delivered(ticket)]
+
+    async def _write(self, table: Table, items: list[tuple[bytes, bytes | None]]) -> None:
+        left = items
+        while left and not self.is_closed:
+            tickets = []
+            for count, (key, value) in enumerate(left, 1):
+                tickets.append(await self._log.send(table.changelog_topic_name, key, value, self.monitor.partition))
+                if count % SLICE == 0:
+                    await asyncio.sleep(0)
+            left = [item for item, ticket in zip(left, tickets, strict=True) if not await self._log.delivered(ticket)]
+
+    # -- leaving -----------------------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Tell what is decided, and flush: nothing is left to repeat."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+        await self.flush()
+
+    def close(self) -> None:
+        """Stop at once: the partition is somebody else's now. What is not durable is decided again there."""
+        self.is_closed = True
+        for task in self._tasks:
+            task.cancel()

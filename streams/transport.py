@@ -1,0 +1,132 @@
+"""A Faust transport that hands an agent a whole fetched chunk of one partition as one event, with one acknowledgement.
+
+Faust spends about 100 microseconds on each event. Fed with chunks it spends them once for hundreds of records. Three things
+change against the stock consumer:
+
+* ``getmany`` yields one message for each chunk of a source partition; its ``value`` is a ``Chunk``. Changelog partitions
+  are left as they are, for Faust's recovery.
+* Offsets to commit come from a ``Ledger`` for each partition, not from lists of single offsets.
+* ``ChunkedConsumer.may_fetch`` is asked before each fetch, so the application can hold a partition back; ``on_fetched``
+  tells it of each chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import ConsumerRecord
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, Message
+
+from streams.ledger import Ledger, Span
+
+CHUNK = 2_000
+"""Most records in one chunk."""
+IDLE_WAIT = 0.02
+"""Seconds until partitions that are held back are asked about again."""
+
+Record = ConsumerRecord[bytes | None, bytes | None]
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Consecutive records of one partition, and the way to say that they are done."""
+
+    tp: TP
+    records: list[Record]
+    span: Span
+    _ledger: Ledger
+
+    def ack(self) -> None:
+        """Say that no record of this chunk has to be delivered again, so that its offsets may be committed."""
+        self._ledger.done(self.span)
+
+
+class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
+    """Delivers source topics in chunks of up to ``CHUNK`` records."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.may_fetch: Callable[[TP], bool] = lambda _tp: True
+        self.on_fetched: Callable[[Chunk], None] = lambda _chunk: None
+        self.ledgers: dict[TP, Ledger] = {}
+        super().__init__(*args, **kwargs)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Record]]:  # noqa: ASYNC109 - Faust's signature
+        if active_partitions is not None:
+            wanted = {tp for tp in active_partitions if self._is_changelog_tp(tp) or self.may_fetch(tp)}
+            if not wanted:
+                await asyncio.sleep(IDLE_WAIT)
+                return {}
+            if len(wanted) < len(active_partitions):
+                timeout = min(timeout, IDLE_WAIT)
+            active_partitions = wanted
+        fetched: Mapping[TP, list[Record]] = await super()._getmany(active_partitions, timeout)
+        return fetched
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's signature
+        """Yield (partition, message) for what has been fetched; a message of a source topic carries a ``Chunk``."""
+        generation = self.app.consumer_generation_id
+        fetched, active = await self._wait_next_records(timeout)
+        if fetched is None or self.should_stop:
+            return
+        if not self.flow_active:
+            try:
+                await self.perform_seek()
+            except Exception as error:  # noqa: BLE001 - as the stock consumer: the next assignment seeks again
+                self.log.warning("cannot seek while the flow is stopped: %r", error)
+            return
+        for tp, records in fetched.items():
+            if active is not None and tp not in active and tp not in self._buffered_partitions:
+                continue
+            for message in self._messages(tp, records):
+                if not self.flow_active or self.app.consumer_generation_id != generation:
+                    return  # a rebalance has begun: what is left is delivered again to whoever owns it now
+                yield tp, message
+
+    def _messages(self, tp: TP, records: list[Record]) -> Iterator[Message]:
+        if self._is_changelog_tp(tp):
+            for record in records:
+                yield self._to_message(tp, record)
+            return
+        for start in range(0, len(records), CHUNK):
+            part = records[start : start + CHUNK]
+            ledger = self.ledgers.setdefault(tp, Ledger())
+            message = self._to_message(tp, part[-1])
+            message.key = None
+            message.value = chunk = Chunk(tp, part, ledger.hand_out(part[0].offset, part[-1].offset), ledger)
+            self.on_fetched(chunk)
+            yield message
+
+    def committed(self, tp: TP) -> int | None:
+        """Return the offset last committed, or resumed from; None if there is none."""
+        offset: int | None = self._committed_offset[tp]
+        return offset
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Forget what was handed out: chunks of an earlier assignment no longer count."""
+        self.ledgers.clear()
+        await super().on_partitions_revoked(revoked)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Gaps need no care; see ``Ledger``."""
+
+    def _filter_tps_with_pending_acks(self, topics: Iterable[TP | str] | None = None) -> Iterator[TP]:
+        wanted = None if topics is None else set(topics)
+        return (tp for tp in list(self.ledgers) if wanted is None or tp in wanted or tp.topic in wanted)
+
+    def _filter_committable_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
+        offsets = {}
+        for tp in tps:
+            offset = self.ledgers[tp].committable
+            if offset is not None and offset > (self._committed_offset[tp] or 0):
+                offsets[tp] = offset
+        return offsets
+
+
+class ChunkedTransport(driver.Transport):  # type: ignore[misc]
+    """Faust's aiokafka transport with the consumer above."""
+
+    Consumer = ChunkedConsumer
