@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -112,7 +113,7 @@ async def clean_up(connection: AsyncConnection, kills: Sequence[Kill]) -> Cleane
     for row in await connection.execute(_CANCEL_POSTS, given):
         posts.setdefault(row.variant_id, []).append({"id": row.id, "status": row.former_status})
     entries = [_entry(first[variant_id], "variant_killed", {"former_status": "active"}) for variant_id in variants]
-    entries += [_entry(first[variant_id], "posts_cancelled", {"posts": cancelled}) for variant_id, cancelled in posts.items()]
+    entries += [_entry(first[variant_id], "posts_cancelled", {"posts": sorted(cancelled, key=itemgetter("id"))}) for variant_id, cancelled in posts.items()]
     await add_entries(connection, entries)
     return Cleaned(len(variants), sum(map(len, posts.values())))
 
