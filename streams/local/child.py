@@ -21,6 +21,7 @@ from models.errors import Stop
 LOOPBACK = "127.0.0.1"
 LOG_LIMIT = 16 * 1024 * 1024  # bytes a log may reach before it is set aside, one generation of it being kept
 KILL_WAIT_SECONDS = 5.0
+PORT_SECONDS = 1.0
 
 # The leash is tied to the *thread* that starts a child; this one lives as long as the process does.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="child-starter")
@@ -106,8 +107,7 @@ class Child:
         try:
             orphan = psutil.Process(int(self.pid_file.read_text()))
             if self.marker in orphan.cmdline():
-                orphan.send_signal(self.death_signal)
-                _gone(orphan)
+                end_process(orphan, self.death_signal)
         except (OSError, ValueError, psutil.NoSuchProcess):
             pass
         except psutil.AccessDenied as error:
@@ -139,6 +139,17 @@ class Child:
             time.sleep(0.05)
 
 
+def end_process(process: psutil.Process, first: signal.Signals = signal.SIGKILL) -> None:
+    """End a process that is not our child: ``first``, after 5 s SIGKILL. Returns when it is gone, or a zombie that nobody reaps."""
+    for number in (first, signal.SIGKILL):
+        process.send_signal(number)
+        until = time.monotonic() + KILL_WAIT_SECONDS
+        while time.monotonic() < until:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return
+            time.sleep(0.02)
+
+
 def bound_log(log: Path, limit: int = LOG_LIMIT) -> None:
     """Set a log aside as ``<name>.1`` once it is over ``limit`` bytes, without its writer (who appends) noticing."""
     with contextlib.suppress(OSError):
@@ -148,17 +159,26 @@ def bound_log(log: Path, limit: int = LOG_LIMIT) -> None:
 
 
 def require_free_port(port: int, what: str) -> None:
-    """Check that nobody listens on ``port`` of the loopback address.
+    """Check that nobody listens on ``port`` of the loopback address, with a second's patience: a killed process lets go of its own a little later.
 
     Raises:
         Stop: Somebody does, or the port cannot be used.
     """
+    until = time.monotonic() + PORT_SECONDS
+    while (problem := _port_problem(port)) is not None:
+        if time.monotonic() > until:
+            raise Stop(f"port {port} for {what} cannot be used: {problem}")
+        time.sleep(0.05)
+
+
+def _port_problem(port: int) -> str | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
-        except OSError as error:
-            raise Stop(f"port {port} for {what} cannot be used: {error.strerror}") from None
+        except (OSError, OverflowError) as error:
+            return getattr(error, "strerror", None) or str(error)
+    return None
 
 
 def free_port() -> int:
@@ -167,14 +187,6 @@ def free_port() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _gone(process: psutil.Process) -> None:
-    try:
-        process.wait(KILL_WAIT_SECONDS)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(KILL_WAIT_SECONDS)
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -56,7 +56,7 @@ class KafkaServer:
         """
         java = self._java()
         self.home.mkdir(parents=True, exist_ok=True)
-        self.child.stop_orphan()
+        self.stop_orphan()
         require_free_port(self.port, "Kafka")
         (self.home / "server.properties").write_text(self._properties(controller_port=free_port()))
         if not (self.home / "data" / "meta.properties").exists():
@@ -78,6 +78,10 @@ class KafkaServer:
     def kill(self) -> None:
         """End it with SIGKILL, as a crash would."""
         self.child.stop()
+
+    def stop_orphan(self) -> None:
+        """Stop the broker that a killed supervisor left running on this directory, if any."""
+        self.child.stop_orphan()
 
     def _java(self) -> list[str]:
         try:

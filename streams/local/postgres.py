@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from models.errors import Stop
-from streams.local.child import LOOPBACK, Child, User, require_free_port
+from streams.local.child import LOOPBACK, Child, User, end_process, require_free_port
 from streams.local.readable import ELSEWHERE, binaries, cluster_directory, server_user
 
 ROLE = "early_kill"
@@ -83,9 +83,9 @@ class PostgresServer:
             Stop: The port is taken, the package is missing, or the cluster cannot be made or read.
         """
         self.home.mkdir(parents=True, exist_ok=True)
+        self.stop_orphan()
         cluster = cluster_directory(self.home)
         self.child.marker = str(cluster)
-        self.child.stop_orphan()
         require_free_port(self.port, "PostgreSQL")
         user = server_user(cluster)
         programs = binaries(user)
@@ -115,6 +115,12 @@ class PostgresServer:
         self.child.stop()
         if self.child.marker:
             _end_backends(Path(self.child.marker))
+
+    def stop_orphan(self) -> None:
+        """Stop the server that a killed supervisor left running on this directory, if any."""
+        if self.child.pid_file.exists():
+            self.child.marker = str(cluster_directory(self.home))
+            self.child.stop_orphan()
 
     def remove(self) -> None:
         """Stop it and delete the cluster, wherever it lives."""
@@ -196,5 +202,4 @@ def _end_backends(cluster: Path) -> None:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.name() == "postgres" and process.cwd() == str(cluster):
-                process.kill()
-                process.wait(STOP_SECONDS)
+                end_process(process)

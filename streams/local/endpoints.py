@@ -1,0 +1,37 @@
+"""Where everything of one `early-kill up` is to be found: what ``endpoints.json`` says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FILE = "endpoints.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Addresses and processes.
+
+    Attributes:
+        kafka: Bootstrap server, ``host:port``.
+        database_url: ``postgresql://…``, over TCP.
+        web: Base URL of each monitor's HTTP API.
+        pids: ``kafka``, ``postgres``, ``monitor-0`` …, ``sink``; a part that is just being started again is missing.
+    """
+
+    kafka: str
+    database_url: str
+    web: tuple[str, ...]
+    pids: Mapping[str, int]
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    def write(self, data_dir: Path) -> None:
+        """Put it into the data directory, by rename: who reads it sees the old one or the new one, whole."""
+        arriving = data_dir / f".{FILE}.new"
+        arriving.write_text(f"{self.to_json()}\n", encoding="utf-8")
+        arriving.replace(data_dir / FILE)
