@@ -114,11 +114,6 @@ class Session:
         return ids.session_id(self.variant_id, self.post_id)
 
     @property
-    def key(self) -> str:
-        """The key of its state in the windowed table."""
-        return ids.session_key(self.variant_id, self.post_id)
-
-    @property
     def forget_at(self) -> int:
         """Its state is needed until everything appended before this moment has been read."""
         return self.deadline + DAY

@@ -105,8 +105,8 @@ def _origin(origin: Origin | None) -> tuple[str, int, int, int] | None:
     return (origin.topic, origin.partition, origin.offset, origin.occurred_at) if origin else None
 
 
-def decode_session(value: bytes, segment: Callable[[str, int], bytes | None]) -> Session:
-    """Rebuild a session from its state; ``segment(session key, number)`` finds its segments of event ids.
+def decode_session(value: bytes, segment: Callable[[Session, int], bytes | None]) -> Session:
+    """Rebuild a session from its state; ``segment(session, number)`` finds its segments of event ids.
 
     Raises:
         Stop: The state was written by a later version, or a segment it counts on is missing.
@@ -141,7 +141,7 @@ def decode_session(value: bytes, segment: Callable[[str, int], bytes | None]) ->
     if state.id_tail or state.id_segments:
         segments = []
         for number in range(state.first_id_segment, state.first_id_segment + state.id_segments):
-            packed = segment(session.key, number)
+            packed = segment(session, number)
             if packed is None:
                 raise Stop(f"the state of session {session.id} is incomplete: segment {number} of its event ids is missing")
             segments.append(packed)

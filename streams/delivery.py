@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,14 @@ class KafkaLog:
                 pause = min(2 * pause, 5.0)
             else:
                 self._producer = producer
+
+    async def ping(self) -> None:
+        """Return if Kafka answers; raises ``KafkaError`` if it does not."""
+        producer = self._producer
+        if producer is None:
+            await self.start()
+        elif not await producer.client.force_metadata_update():
+            raise KafkaConnectionError("no broker answers")
 
     async def stop(self) -> None:
         """Send what is buffered, and disconnect."""

@@ -45,13 +45,14 @@ class MonitorWorker:
     metrics: Metrics
 
 
-def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseException], None], **faust_options: Any) -> MonitorWorker:
+def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseException], None], on_ready: Callable[[], None], **faust_options: Any) -> MonitorWorker:
     """Set up a monitor.
 
     Args:
         settings: Everything it needs to know.
         metrics: Who counts.
         fail: Called with what makes it impossible to go on; must not return to business.
+        on_ready: Called whenever partitions have been taken over.
         faust_options: Settings of ``faust.App`` for the web server.
     """
     app = create_app(settings, settings.app_id, **faust_options)
@@ -78,7 +79,7 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
     )
     metrics.watch_active(monitoring.active_count)
     metrics.watch_lag(monitoring.lag)
-    _connect(app, monitoring, log, fail)
+    _connect(app, monitoring, log, fail, on_ready)
     for name in topics.sources:
         _add_agent(app, name, settings.partitions, monitoring)
     return MonitorWorker(app, monitoring, log, metrics)
@@ -92,7 +93,7 @@ def _add_agent(app: faust.App, topic: str, partitions: int, monitoring: Monitori
     app.agent(source_topic(app, topic, partitions), name=f"fold_{topic}")(fold_chunks)
 
 
-def _connect(app: faust.App, monitoring: Monitoring, log: KafkaLog, fail: Callable[[BaseException], None]) -> None:
+def _connect(app: faust.App, monitoring: Monitoring, log: KafkaLog, fail: Callable[[BaseException], None], on_ready: Callable[[], None]) -> None:
     """Tie what happens to the app to what the monitoring has to do."""
 
     async def let_go(_app: faust.App, revoked: object, **_: object) -> None:  # noqa: ARG001 - Faust's signature
@@ -106,6 +107,7 @@ def _connect(app: faust.App, monitoring: Monitoring, log: KafkaLog, fail: Callab
             await log.start()
             monitoring.start()
             await monitoring.take_over()
+            on_ready()
         except Exception as error:  # noqa: BLE001 - Faust would swallow it
             fail(error)
 

@@ -1,0 +1,126 @@
+"""The composition root: the one module that knows all the others, and puts a worker together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import faust
+
+from models.errors import EarlyKillError, Retry
+from streams.audit import audit
+from streams.cleanup import revive
+from streams.database import create_engine, ping
+from streams.logs import configure_logging
+from streams.metrics import Metrics
+from streams.monitor_worker import create_monitor, wall_clock
+from streams.persistence import persist
+from streams.persister import Persister
+from streams.publishing import ApiPublisher
+from streams.settings import Settings
+from streams.sink import create_sink
+from streams.store import Store
+from streams.topics import check_topics
+from streams.web.database import Database
+from streams.web.install import faust_web_options, install
+
+log = logging.getLogger(__name__)
+
+Role = Literal["monitor", "sink"]
+READY_FILE_VARIABLE = "EARLY_KILL_READY_FILE"
+"""Names a file that a worker creates once it does its work."""
+CHECK_PAUSE_SECONDS = 2.0
+
+
+class Worker(faust.Worker):  # type: ignore[misc]
+    """Faust's worker, without its spinner, and under the name it was started with."""
+
+    def __init__(self, app: faust.App, **options: Any) -> None:
+        super().__init__(app, loglevel="INFO", redirect_stdouts=False, override_logging=False, **options)
+        self.spinner = None
+
+    def _setproctitle(self, info: str, *, ident: str = "") -> None:
+        """Keep the command line: a supervisor knows its processes by it."""
+
+
+def run_worker(settings: Settings, role: Role) -> int:
+    """Run one worker until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code: 0 after a signal.
+
+    Raises:
+        Stop: The set-up is wrong: topics, partition counts, tokens.
+    """
+    configure_logging(settings)
+    web_options = faust_web_options(settings) if role == "monitor" else {}
+    asyncio.run(_wait_for_kafka(settings))
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    app = _monitor(settings, web_options) if role == "monitor" else _sink(settings)
+    log.info("%s starts, consumer group %s", role, app.conf.id)
+    try:
+        Worker(app, loop=loop).execute_from_commandline()
+    except SystemExit as stopped:
+        return stopped.code if isinstance(stopped.code, int) else 1
+    return 0
+
+
+async def _wait_for_kafka(settings: Settings) -> None:
+    """Wait until Kafka is there and the topics are as they must be; raises ``Stop`` if they are not."""
+    stopping = asyncio.current_task()
+    assert stopping is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.cancel)
+    said = False
+    while True:
+        try:
+            await check_topics(settings)
+        except Retry as error:
+            if not said:
+                log.warning("waiting for Kafka: %s", error)
+                said = True
+            await asyncio.sleep(CHECK_PAUSE_SECONDS)
+        except asyncio.CancelledError:
+            raise SystemExit(0) from None
+        else:
+            return
+
+
+def _fail(error: BaseException) -> NoReturn:
+    """Leave at once, committing nothing: what is not durable is done again after the restart."""
+    if isinstance(error, EarlyKillError):
+        log.critical("stopped: %s", error)
+    else:
+        log.critical("stopped by an internal error", exc_info=error)
+    logging.shutdown()
+    os._exit(1)
+
+
+def _ready() -> None:
+    path = os.environ.get(READY_FILE_VARIABLE)
+    if path:
+        Path(path).touch()
+    log.info("ready")
+
+
+def _monitor(settings: Settings, web_options: dict[str, Any]) -> faust.App:
+    metrics = Metrics()
+    worker = create_monitor(settings, metrics, _fail, _ready, **web_options)
+    engine = create_engine(settings)
+    store = Database(reads=Store(engine), ping=partial(ping, engine), revive=partial(revive, engine), audit=partial(audit, engine), now_us=wall_clock)
+    publisher = ApiPublisher(settings, worker.log, wall_clock)
+    install(worker.app, settings=settings, live=worker.monitoring, store=store, publish=publisher, metrics=metrics, kafka_ping=worker.log.ping)
+    return worker.app
+
+
+def _sink(settings: Settings) -> faust.App:
+    engine = create_engine(settings)
+    persister = Persister(partial(persist, engine), clock_us=wall_clock)
+    return create_sink(settings, persister, Metrics(), wall_clock, _fail, _ready).app

@@ -1,0 +1,36 @@
+"""Log lines on stderr: for people, or one JSON object a line. Never a secret: settings hold them as ``SecretStr``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from streams.settings import Settings
+
+_QUIET = ("faust", "mode", "aiokafka", "kafka", "aiohttp", "sqlalchemy", "alembic", "asyncio", "streams.faust_app", "streams.transport", "streams.tables", "streams.web.server")
+"""Libraries, and our subclasses of theirs, whose warnings are worth a line and whose progress is not."""
+
+
+def configure_logging(settings: Settings) -> None:
+    """Set up all logging of this process, whatever was set up before."""
+    shared = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.ExtraAdder(),
+    ]
+    if settings.log_format == "json":
+        renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        renderers = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers])
+    out = logging.StreamHandler(sys.stderr)
+    out.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [out]
+    root.setLevel(settings.log_level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.raiseExceptions = False  # a full disk or a closed pipe behind stderr must not stop the work

@@ -1,0 +1,178 @@
+"""The sink: a Faust app that brings every monitoring record into PostgreSQL, and waits for it as long as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import faust
+from faust.types import TP
+
+from models.errors import Reject
+from models.monitoring_record import MonitoringRecord, parse
+from streams.codec import dead_letter, microseconds
+from streams.delivery import KafkaLog
+from streams.faust_app import create_app, source_topic
+from streams.folding import Incoming
+from streams.metrics import Metrics
+from streams.persister import Written
+from streams.settings import Settings
+from streams.topics import kafka_client_options, topic_name
+from streams.transport import Chunk, ChunkedConsumer
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 3
+"""Transactions under way at once; one that waits for a locked row does not hold up the others."""
+BATCH = 500
+"""Most records in one transaction."""
+CHUNKS_AHEAD = 8
+"""Chunks of one partition that are fetched and not written before no more are fetched."""
+
+
+class Persister(Protocol):
+    """Who writes; ``streams.persister.Persister``."""
+
+    async def persist(self, records: Sequence[MonitoringRecord]) -> Written:
+        """Return when each record is written, or refused for good; raises ``Stop`` when the set-up is wrong."""
+
+
+class Log(Protocol):
+    """Where dead letters go."""
+
+    async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> None:
+        """Append a record and wait until it is acknowledged."""
+
+
+class Sink:
+    """Writes chunks of monitoring records, a few at once, and acknowledges each when nothing of it can be lost."""
+
+    def __init__(self, persister: Persister, log: Log, dead_letter_topic: str, metrics: Metrics, clock: Callable[[], int], fail: Callable[[BaseException], None]) -> None:
+        self._persister, self._log, self._dead_letter_topic = persister, log, dead_letter_topic
+        self._metrics, self._clock, self._fail = metrics, clock, fail
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.unwritten: Counter[TP] = Counter()
+
+    async def take(self, chunk: Chunk) -> None:
+        """Begin to write a chunk; returns once there is room for the next."""
+        await self._slots.acquire()
+        task = asyncio.get_running_loop().create_task(self._write(chunk))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what is under way, at most so long; the rest is delivered again after the next start."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+
+    async def _write(self, chunk: Chunk) -> None:
+        try:
+            records, chunk.records = chunk.records, []
+            for start in range(0, len(records), BATCH):
+                await self._write_batch(chunk.tp, records[start : start + BATCH])
+            chunk.ack()
+        except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker
+            self._fail(error)
+        finally:
+            self.unwritten[chunk.tp] -= 1
+            self._slots.release()
+
+    async def _write_batch(self, tp: TP, incoming: Sequence[Incoming]) -> None:
+        began = time.monotonic()
+        parsed: list[MonitoringRecord] = []
+        sources: dict[int, Incoming] = {}
+        results: Counter[str] = Counter()
+        for record in incoming:
+            try:
+                message = _parse(record)
+            except Reject as error:
+                await self._dead_letter(tp, record, str(error))
+                results["dead_letter"] += 1
+            else:
+                parsed.append(message)
+                sources[id(message)] = record
+        written = await self._persister.persist(parsed)
+        for rejected in written.rejected:
+            await self._dead_letter(tp, sources[id(rejected.record)], rejected.reason)
+            results["dead_letter"] += 1
+        results.update(asdict(written.persisted))
+        self._metrics.read(tp.topic, len(incoming))
+        self._metrics.sank(len(incoming), time.monotonic() - began, results)
+
+    async def _dead_letter(self, tp: TP, record: Incoming, reason: str) -> None:
+        key, value = dead_letter(tp.topic, tp.partition, record.offset, microseconds(record.timestamp), record.key, record.value, reason, self._clock())
+        await self._log.append(self._dead_letter_topic, key, value)
+
+
+def _parse(record: Incoming) -> MonitoringRecord:
+    if record.value is None:
+        raise Reject("has no value")
+    message = parse(record.value)
+    if record.key != message.variant_id.encode():
+        raise Reject("the record's key differs from variant_id")
+    return message
+
+
+@dataclass(frozen=True, slots=True)
+class SinkWorker:
+    """A sink that is set up and not started yet."""
+
+    app: faust.App
+    sink: Sink
+    log: KafkaLog
+
+
+def create_sink(
+    settings: Settings, persister: Persister, metrics: Metrics, clock: Callable[[], int], fail: Callable[[BaseException], None], on_ready: Callable[[], None]
+) -> SinkWorker:
+    """Set up a sink.
+
+    Args:
+        settings: Everything it needs to know.
+        persister: Who writes.
+        metrics: Who counts.
+        clock: Wall clock in microseconds since the epoch.
+        fail: Called with what makes it impossible to go on; must not return to business.
+        on_ready: Called when records have begun to flow.
+    """
+    app = create_app(settings, f"{settings.app_id}-sink")
+    kafka_log = KafkaLog(kafka_client_options(settings), client_id=f"{settings.app_id}-sink")
+    sink = Sink(persister, kafka_log, topic_name(settings, "dead_letter"), metrics, clock, fail)
+
+    async def persist_records(stream: faust.StreamT) -> None:
+        async for event in stream.noack().events():
+            await sink.take(event.value)
+
+    def may_fetch(tp: TP) -> bool:
+        return sink.unwritten[tp] < CHUNKS_AHEAD
+
+    def fetched(chunk: Chunk) -> None:
+        sink.unwritten[chunk.tp] += 1
+
+    async def begin(_app: faust.App, **_: object) -> None:
+        await kafka_log.start()
+        consumer = app.consumer
+        if isinstance(consumer, ChunkedConsumer):
+            consumer.may_fetch, consumer.on_fetched = may_fetch, fetched
+        on_ready()
+
+    async def start_over(_app: faust.App, revoked: object, **_: object) -> None:  # noqa: ARG001 - Faust's signature
+        sink.unwritten.clear()
+
+    async def drain(_app: faust.App, **_: object) -> None:
+        await sink.drain(seconds=5)
+        await kafka_log.stop()
+
+    app.agent(source_topic(app, topic_name(settings, "monitoring_record"), settings.partitions), name="persist_records")(persist_records)
+    app.on_partitions_revoked.connect(start_over)
+    app.on_rebalance_complete.connect(begin)
+    app.on_before_shutdown.connect(drain)
+    return SinkWorker(app, sink, kafka_log)
