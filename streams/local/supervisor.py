@@ -73,11 +73,11 @@ async def platform(options: UpOptions, say: Callable[[str], None] = say_on_stder
     except OSError as error:
         raise Stop(f"cannot use {options.data_dir} as data directory: {error.strerror}") from None
     data_dir = options.data_dir.resolve()
-    with _only_one(data_dir):
+    with only_one(data_dir):
         parts = Parts.of(options, data_dir)
+        keeper = Keeper(parts, data_dir, say)
         _stop_orphans(parts, data_dir / "run")
         parts.require_ports()
-        keeper = Keeper(parts, data_dir, say)
         try:
             yield await keeper.start()
         finally:
@@ -96,7 +96,7 @@ async def _print_and_wait(endpoints: Endpoints) -> None:
 
 
 @contextmanager
-def _only_one(data_dir: Path) -> Iterator[None]:
+def only_one(data_dir: Path) -> Iterator[None]:
     """Hold the data directory's lock; the kernel lets go of it when this process dies, however."""
     with (data_dir / "up.lock").open("a+") as lock:
         try:

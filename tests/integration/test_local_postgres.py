@@ -165,11 +165,11 @@ import psycopg
 print(psycopg.connect(server.database_url).execute("SELECT 1").fetchone())
 server.stop()
 """
-    as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": Path(__file__).parents[2], "capture_output": True, "text": True, "check": False}
+    as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": Path(__file__).parents[2], "capture_output": True, "text": True}
     try:
-        subprocess.run([sys.executable, "-c", "import streams.local.postgres"], timeout=60, **as_nobody).check_returncode()
+        subprocess.run([sys.executable, "-c", "import streams.local.postgres"], timeout=60, check=False, **as_nobody).check_returncode()
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("this Python or this checkout is not readable for others")
-    done = subprocess.run([sys.executable, "-c", code], timeout=60, **as_nobody)
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False, **as_nobody)
     assert done.stdout == "(1,)\n", done.stderr
     assert (home / "postgres" / "cluster").stat().st_uid == nobody.pw_uid
