@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from models.errors import Reject
 from models.moments import to_datetime
 from streams.audit import AuditEntry, add_entries
-from streams.database import explained
+from streams.database import explained, is_storable
 
 PostId = int | str
 """A ``bigint`` in this project's own table; whatever it is in another program's."""
@@ -168,6 +168,8 @@ async def revive(engine: AsyncEngine, variant_id: str, *, actor: str, request_id
         Retry: PostgreSQL is away.
         Stop: It will never do it.
     """
+    if not is_storable(variant_id):
+        raise UnknownVariant("the variant is not known")
     with explained():
         async with engine.begin() as connection:
             pool = (await connection.execute(_LOCK_POOL_ROW, {"variant_id": variant_id})).one_or_none()

@@ -123,8 +123,9 @@ def classify(error: BaseException) -> type[Retry | Stop | Reject]:
 def explain(error: BaseException) -> str:
     """One line for people; without the SQL and its parameters."""
     original = _original(error)
-    lines = " ".join(str(original).split())
-    return f"PostgreSQL: {lines or type(original).__name__}"
+    primary = original.diag.message_primary if isinstance(original, psycopg.Error) else None  # without the place in the SQL, and the row
+    line = " ".join((primary or str(original)).split())
+    return f"PostgreSQL: {line or type(original).__name__}"
 
 
 @contextmanager
@@ -136,6 +137,11 @@ def explained() -> Iterator[None]:
         raise
     except DRIVER_ERRORS as error:
         raise classify(error)(explain(error)) from error
+
+
+def is_storable(*texts: str | None) -> bool:
+    """Whether PostgreSQL can hold all of these; no row has a text with U+0000 or a lone surrogate, and asking for one is an error."""
+    return not any(given is not None and ("\0" in given or given != given.encode(errors="replace").decode()) for given in texts)
 
 
 def _original(error: BaseException) -> BaseException:

@@ -42,6 +42,10 @@ class Written:
     persisted: Persisted = field(default_factory=Persisted)
     rejected: list[Rejected] = field(default_factory=list)
 
+    def add(self, persisted: Persisted) -> None:
+        """Count one more transaction; ``+=`` around an ``await`` would lose what others add meanwhile."""
+        self.persisted += persisted
+
 
 class _Locked(Exception):
     """Another session holds a row or table."""
@@ -123,7 +127,7 @@ class Persister:
         free = [record for record in records if record.variant_id not in self._held]
         try:
             if free:
-                written.persisted += await self._persevere(free)
+                written.add(await self._persevere(free))
         except (_Locked, _Refused):
             locked = await self._write_singly(free, written)
             if locked:
@@ -173,7 +177,7 @@ class Persister:
         reason = ""
         for _ in range(TRIES_OF_REFUSED_RECORD):
             try:
-                written.persisted += await self._persevere([record])
+                written.add(await self._persevere([record]))
             except _Refused as refused:
                 reason = str(refused)
             else:

@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 from models.errors import Reject, Stop
 from models.moments import from_datetime, minutes, to_datetime
 from models.records import ACTIVE, OUTCOMES, Base, ScheduledPost, VariantMonitoring, VariantPool
-from streams.database import classify, connection_parameters, create_engine, explain, explained, ping
+from streams.database import classify, connection_parameters, create_engine, explain, explained, is_storable, ping
 from streams.settings import Settings
 
 __all__ = ["MAX_LIMIT", "Page", "SessionRecord", "Store", "classify", "create_engine", "explain", "explained", "migrate", "ping"]
@@ -82,7 +82,7 @@ class Store:
 
     async def latest_session(self, variant_id: str, post_id: str | None = None) -> SessionRecord | None:
         """The session of the variant that was posted last, or that of one posting; None if there is no record of it."""
-        if _unspeakable(variant_id, post_id):
+        if not is_storable(variant_id, post_id):
             return None
         table = VariantMonitoring
         query = sa.select(table).where(table.variant_id == variant_id).order_by(table.started_at.desc(), table.session_id.desc()).limit(1)
@@ -112,7 +112,7 @@ class Store:
             query = query.where(_outcome(outcome))
         if cursor is not None:
             query = query.where(sa.tuple_(table.started_at, table.session_id) < sa.tuple_(*_read_cursor(cursor)))
-        if _unspeakable(variant_id, persona_id):
+        if not is_storable(variant_id, persona_id):
             return Page((), None)
         if variant_id is not None:
             query = query.where(table.variant_id == variant_id)
@@ -212,8 +212,3 @@ def _read_cursor(cursor: str) -> tuple[sa.BindParameter[Any], sa.BindParameter[A
     except (UnicodeEncodeError, binascii.Error, ValueError, OverflowError):
         raise Reject("is not a cursor of this list", "cursor") from None
     return sa.literal(started_at, sa.DateTime(timezone=True)), sa.literal(session_id, sa.Uuid())
-
-
-def _unspeakable(*texts: str | None) -> bool:
-    """Whether one of them can't be in PostgreSQL at all (U+0000, lone surrogates), so that no row has it."""
-    return any(given is not None and ("\0" in given or given != given.encode(errors="replace").decode()) for given in texts)

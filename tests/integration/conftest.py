@@ -56,7 +56,7 @@ def record() -> Callable[..., MonitoringRecord]:
     return make_record
 
 
-def make_record(kind: Kind, variant_id: str = "v1", post_id: str = "p1", **changes: Any) -> MonitoringRecord:  # noqa: ANN401 - any field
+def make_record(kind: Kind, variant_id: str = "v1", post_id: str = "p1", **changes: Any) -> MonitoringRecord:
     """As the monitor would."""
     session = ids.session_id(variant_id, post_id)
     metadata: dict[str, Any] = {"policy": "ratio", "source": "test"}

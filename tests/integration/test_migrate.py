@@ -103,7 +103,8 @@ def test_no_server_is_a_reason_to_try_again():
         migrate(Settings.model_validate({"database_url": f"postgresql://early_kill@127.0.0.1:{free_port()}/early_kill"}))
 
 
-def test_others_need_to_insert_only_what_they_know(migrated: Settings, sql: Sql):
+@pytest.mark.usefixtures("migrated")
+def test_others_need_to_insert_only_what_they_know(sql: Sql):
     """The rest has server defaults."""
     sql("INSERT INTO variant_pool (variant_id, persona_id, status) VALUES ('v', 'anna', 'active')")
     sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v', now(), 'retry_scheduled')")
@@ -111,8 +112,9 @@ def test_others_need_to_insert_only_what_they_know(migrated: Settings, sql: Sql)
     assert sql("SELECT id, status, cancelled_at, cancel_reason, updated_at IS NOT NULL FROM scheduled_post") == [(1, "retry_scheduled", None, None, True)]
 
 
+@pytest.mark.usefixtures("migrated")
 @pytest.mark.parametrize("change", ["UPDATE monitoring_audit SET actor = 'x'", "DELETE FROM monitoring_audit", "TRUNCATE monitoring_audit"])
-def test_the_audit_only_grows(migrated: Settings, sql: Sql, change: str):
+def test_the_audit_only_grows(sql: Sql, change: str):
     """Its rows can't be changed or removed, not even by their owner."""
     sql("INSERT INTO monitoring_audit (actor, action) VALUES ('somebody', 'something')")
     with pytest.raises(Exception, match="append-only"):

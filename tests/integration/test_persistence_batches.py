@@ -34,7 +34,7 @@ def actions(sql: Sql) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def pool(migrated: object, sql: Sql) -> None:
+def pool(engine: AsyncEngine, sql: Sql) -> None:  # noqa: ARG001 - the schema has to be there
     """Two variants, each with a post of every status."""
     for variant in ("v1", "v2"):
         sql("INSERT INTO variant_pool (variant_id, persona_id, status) VALUES (%s, 'anna', 'active')", variant)
@@ -59,9 +59,9 @@ async def test_a_kill_ends_the_session_and_cleans_up(engine: AsyncEngine, sql: S
     await persist(engine, [record("started")])
     kill = record("killed")
     assert await persist(engine, [kill]) == Persisted(killed=1, variants_killed=1, posts_cancelled=2)
-    assert sql("SELECT is_active, was_killed, outcome, kill_reason, final_engagement_rate, final_interaction_count, final_view_count, ended_at > started_at FROM variant_monitoring") == [
-        (False, True, "killed", "Below 50% of expected engagement rate", 0.02, 10, 500, True)
-    ]
+    assert sql(
+        "SELECT is_active, was_killed, outcome, kill_reason, final_engagement_rate, final_interaction_count, final_view_count, ended_at > started_at FROM variant_monitoring"
+    ) == [(False, True, "killed", "Below 50% of expected engagement rate", 0.02, 10, 500, True)]
     assert sql("SELECT monitoring_metadata ->> 'kill_id', monitoring_metadata #>> '{counts,view}', monitoring_metadata ->> 'source' FROM variant_monitoring") == [
         (str(kill.kill_id), "500", "test")
     ]
@@ -84,9 +84,7 @@ async def test_a_kill_ends_the_session_and_cleans_up(engine: AsyncEngine, sql: S
         ("sink", "variant_killed", "v1"),
         ("sink", "posts_cancelled", "v1"),
     ]
-    assert sql("SELECT facts -> 'posts' FROM monitoring_audit WHERE action = 'posts_cancelled'") == [
-        ([{"id": 1, "status": "scheduled"}, {"id": 2, "status": "retry_scheduled"}],)
-    ]
+    assert sql("SELECT facts -> 'posts' FROM monitoring_audit WHERE action = 'posts_cancelled'") == [([{"id": 1, "status": "scheduled"}, {"id": 2, "status": "retry_scheduled"}],)]
 
 
 @pytest.mark.usefixtures("pool")

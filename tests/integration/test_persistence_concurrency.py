@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models import ids
@@ -36,7 +37,7 @@ async def test_two_sinks_with_the_same_records_write_them_once(migrated: Setting
     engines = [create_engine(migrated), create_engine(migrated)]
 
     async def write(engine: AsyncEngine, seed: int) -> Persisted:
-        shuffled = random.Random(seed).sample(records, len(records))
+        shuffled = random.Random(seed).sample(records, len(records))  # noqa: S311 - a test's order
         total = Persisted()
         for start in range(0, len(shuffled), 16):
             total += await persist(engine, shuffled[start : start + 16])
@@ -99,7 +100,8 @@ async def test_a_post_inserted_during_the_cleanup_is_cancelled(engine: AsyncEngi
     assert sql("SELECT DISTINCT status FROM scheduled_post WHERE variant_id = 'v1'") == [("cancelled",)]
 
 
-async def test_a_post_whose_insert_waits_for_the_kill_is_cancelled(engine: AsyncEngine, database: str, sql: Sql, record: Record):
+@pytest.mark.usefixtures("migrated")
+async def test_a_post_whose_insert_waits_for_the_kill_is_cancelled(database: str, sql: Sql):
     """The other order: the kill's transaction is open while the scheduler inserts."""
     fill(sql)
     with psycopg.connect(database) as killer:

@@ -1,0 +1,160 @@
+"""A wrong kill is undone, once, and only that."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from models import ids
+from models.errors import Reject
+from models.monitoring_record import MonitoringRecord
+from streams.cleanup import NotKilled, Revived, UnknownVariant, revive
+from streams.persistence import Persisted, persist
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+Record = Callable[..., MonitoringRecord]
+Undo = Callable[..., Any]
+
+NOW_US = time.time_ns() // 1_000
+KILL = ids.kill_id(ids.session_id("v1", "p1"))
+
+
+@pytest.fixture
+def undo(engine: AsyncEngine) -> Undo:
+    """Revives ``v1``."""
+
+    def call(variant_id: str = "v1", **changes: object) -> Any:
+        return revive(engine, variant_id, **{"actor": "ada", "request_id": uuid.uuid4(), "now_us": NOW_US} | changes)  # type: ignore[arg-type]
+
+    return call
+
+
+def fill(sql: Sql) -> None:
+    """One variant in the pool, with posts: 1 long past, 2 a microsecond past, 3 now, 4 ahead, 5 ahead and to be retried, 6 cancelled by somebody."""
+    sql("INSERT INTO variant_pool (variant_id, persona_id, status) VALUES ('v1', 'anna', 'active')")
+    posts = [(-3_600_000_000, "scheduled"), (-1, "scheduled"), (0, "scheduled"), (60_000_000, "scheduled"), (60_000_000, "retry_scheduled"), (60_000_000, "cancelled")]
+    for offset, status in posts:
+        moment = "to_timestamp(0) + make_interval(secs => %s::numeric / 1000000)"
+        sql(f"INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', {moment}, %s)", NOW_US + offset, status)  # noqa: S608 - constant
+
+
+def statuses(sql: Sql) -> list[Any]:
+    """Of the posts, in order."""
+    return [status for (status,) in sql("SELECT status FROM scheduled_post ORDER BY id")]
+
+
+async def test_a_revival_restores_pool_and_posts_that_can_still_go_out(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """A post whose time is this very moment has not passed; one that somebody else cancelled stays so. The session's record too."""
+    fill(sql)
+    await persist(engine, [record("killed")])
+    session = sql("SELECT ctid, xmin, v.* FROM variant_monitoring v")
+    request = uuid.uuid4()
+    assert await undo(request_id=request) == Revived("v1", KILL, is_in_pool=True, posts=(3, 4, 5), posts_passed=2)
+    assert statuses(sql) == ["cancelled", "cancelled", "scheduled", "scheduled", "scheduled", "cancelled"]
+    assert sql("SELECT DISTINCT cancelled_at, cancel_reason FROM scheduled_post WHERE status = 'scheduled'") == [(None, None)]
+    assert sql("SELECT status, killed_at, kill_id FROM variant_pool") == [("active", None, None)]
+    assert sql("SELECT ctid, xmin, v.* FROM variant_monitoring v") == session
+    assert sql("SELECT actor, variant_id, request_id, facts FROM monitoring_audit WHERE action = 'variant_revived'") == [
+        ("ada", "v1", request, {"kill_id": str(KILL), "is_in_pool": True, "posts": [3, 4, 5], "posts_passed": 2})
+    ]
+
+
+async def test_a_kill_that_is_read_again_does_not_undo_the_revival(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """Its session has ended; another session's kill takes the variant down again, under its own id."""
+    fill(sql)
+    await persist(engine, [record("killed")])
+    await undo()
+    assert await persist(engine, [record("started"), record("killed")]) == Persisted()
+    assert sql("SELECT status FROM variant_pool") == [("active",)]
+    assert (await persist(engine, [record("killed", post_id="p2")])).variants_killed == 1
+    assert sql("SELECT kill_id FROM variant_pool") == [(ids.kill_id(ids.session_id("v1", "p2")),)]
+    assert (await undo()).posts == (3, 4, 5)
+
+
+async def test_posts_of_another_kill_stay_cancelled(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """Only the kill that holds the variant is undone."""
+    fill(sql)
+    sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status, cancel_reason) VALUES ('v1', now() + interval '1 day', 'cancelled', %s)", f"earlier (kill {uuid.uuid4()})")
+    await persist(engine, [record("killed")])
+    assert (await undo()).posts == (3, 4, 5)
+    assert statuses(sql)[6] == "cancelled"
+
+
+async def test_a_post_that_was_scheduled_while_the_kill_held_comes_back_too(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """It was cancelled for that kill only; and after the revival posts can be scheduled as ever."""
+    fill(sql)
+    await persist(engine, [record("killed")])
+    sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', now() + interval '1 day', 'scheduled')")
+    assert statuses(sql)[6] == "cancelled"
+    assert (await undo()).posts == (3, 4, 5, 7)
+    sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', now() + interval '1 day', 'scheduled')")
+    assert statuses(sql)[6:] == ["scheduled", "scheduled"]
+
+
+async def test_a_variant_that_is_not_killed_has_nothing_to_undo(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """Active in the pool, or revived before: nothing changes, and nothing is said in the audit."""
+    fill(sql)
+    with pytest.raises(NotKilled):
+        await undo()
+    await persist(engine, [record("killed")])
+    await undo()
+    with pytest.raises(NotKilled):
+        await undo()
+    assert sql("SELECT count(*) FROM monitoring_audit WHERE action = 'variant_revived'") == [(1,)]
+
+
+async def test_an_unknown_variant_is_not_found(undo: Undo):
+    """A ``LookupError`` and a ``Reject`` in one; so is one that no row can name."""
+    with pytest.raises(UnknownVariant) as caught:
+        await undo("nobody")
+    assert isinstance(caught.value, LookupError)
+    assert isinstance(caught.value, Reject)
+    with pytest.raises(UnknownVariant):
+        await undo("no\0body")
+
+
+async def test_of_many_revivals_at_once_one_happens(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """The others learn that it is not killed."""
+    fill(sql)
+    await persist(engine, [record("killed")])
+    outcomes = await asyncio.gather(*(undo() for _ in range(5)), return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NotKilled"] * 4 + ["Revived"]
+    assert sql("SELECT count(*) FROM monitoring_audit WHERE action = 'variant_revived'") == [(1,)]
+
+
+async def test_the_same_request_again_gets_the_same_answer(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """As when the first answer was lost; at once, or after the variant was killed again."""
+    fill(sql)
+    await persist(engine, [record("killed")])
+    request = uuid.uuid4()
+    first, *others = await asyncio.gather(*(undo(request_id=request) for _ in range(5)))
+    await persist(engine, [record("killed", post_id="p2")])
+    assert [*others, await undo(request_id=request)] == [first] * 5
+    assert sql("SELECT status FROM variant_pool") == [("killed",)]
+
+
+async def test_a_variant_outside_the_pool_gets_its_posts_back(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """Those of all its kills; then there is nothing left to undo. Its sessions alone make it known."""
+    sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', now() + interval '1 day', 'scheduled')")
+    await persist(engine, [record("started", "v2"), record("killed")])
+    sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', now() + interval '1 day', 'scheduled')")
+    await persist(engine, [record("killed", post_id="p2", started_at_us=NOW_US)])
+    revived = await undo()
+    assert revived == Revived("v1", ids.kill_id(ids.session_id("v1", "p2")), is_in_pool=False, posts=(1, 2), posts_passed=0)
+    assert sql("SELECT * FROM variant_pool") == []
+    for variant in ("v1", "v2"):
+        with pytest.raises(NotKilled):
+            await undo(variant)
+
+
+async def test_a_variant_that_others_killed_becomes_active(sql: Sql, undo: Undo):
+    """No kill is named, so no post is known to be its."""
+    fill(sql)
+    sql("UPDATE variant_pool SET status = 'killed'")
+    assert await undo(request_id=None) == Revived("v1", None, is_in_pool=True, posts=(), posts_passed=0)
