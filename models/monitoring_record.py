@@ -25,7 +25,7 @@ _FIELD = re.compile(r" - at `\$\.?(.*)`$")
 _Id = Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f]{1,200}\Z")]
 _Reason = Annotated[str, Meta(min_length=1, max_length=1_000)]
 _Share = Annotated[float, Meta(gt=0, le=1)]
-_Count = Annotated[int, Meta(ge=0)]
+_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # a bigint
 _Moment = Annotated[datetime, Meta(tz=True)]
 
 
