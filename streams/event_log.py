@@ -103,21 +103,26 @@ def read_timed(path: Path, *, without_any: int) -> Iterator[TimedEvent | BadLine
     """
     latest: int | None = None
     undated: list[Event | BadLine] = []
-    for item in read_events(path):
-        moment = None
-        if isinstance(item, Event):
-            try:
-                moment = item.moment
-            except Reject as error:
-                item = BadLine(item.line, str(error))
-        if moment is None and latest is None:
+    for read in read_events(path):
+        item, moment = _with_moment(read)
+        if moment is not None:
+            yield from _dated(undated, moment)
+            undated.clear()
+            latest = moment
+        if latest is None:
             undated.append(item)
-            continue
-        latest = moment if moment is not None else cast("int", latest)
-        yield from _dated(undated, latest)
-        undated.clear()
-        yield from _dated([item], latest)
+        else:
+            yield from _dated([item], latest)
     yield from _dated(undated, without_any)
+
+
+def _with_moment(item: Event | BadLine) -> tuple[Event | BadLine, int | None]:
+    if isinstance(item, BadLine):
+        return item, None
+    try:
+        return item, item.moment
+    except Reject as error:
+        return BadLine(item.line, str(error)), None
 
 
 def _dated(items: Iterable[Event | BadLine], moment_us: int) -> Iterator[TimedEvent | BadLine]:

@@ -1,0 +1,312 @@
+"""Publish that a variant was posted and what people did with it; acknowledged by Kafka, or an error."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+
+from models.errors import Reject, Retry, Stop
+from models.events import parse_interaction, parse_variant_posted
+from models.moments import format_moment, from_datetime
+from models.policy import Defaults
+from streams.event_log import MOMENT_FIELD, TOPICS, to_bytes
+from streams.integration.refusals import REFUSED
+from streams.topics import kafka_client_options, topic_name
+
+if TYPE_CHECKING:
+    from aiokafka.structs import RecordMetadata
+
+    from streams.settings import Settings
+
+CONNECT_SECONDS = 5.0
+"""How long ``start`` goes on trying to reach a broker, and a first send to find its topic."""
+STOP_SECONDS = 5.0
+"""How long ``stop`` waits for what is on its way."""
+IN_FLIGHT = 5_000
+"""Events that ``publish_many`` has on their way at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """Where Kafka put an event.
+
+    Attributes:
+        topic: The topic's full name, prefix included.
+        partition: The partition, which follows from ``variant_id``.
+        offset: The record's offset there.
+        timestamp: Its append time as Kafka has it, in milliseconds since the epoch.
+        event_id: The event's id, given or added; None for an event without.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    event_id: str | None = None
+
+
+class NotPublished(Retry):
+    """Kafka did not acknowledge an event; it may have arrived all the same.
+
+    Publishing ``value`` again is safe: it carries the event's id, so that it counts once either way.
+
+    Attributes:
+        topic: Topic, without the prefix.
+        value: The event as it was sent, with the ``event_id`` that was added.
+    """
+
+    def __init__(self, reason: str, topic: str, value: Mapping[str, Any]) -> None:
+        super().__init__(reason)
+        self.topic = topic
+        self.value = value
+
+
+class EventPublisher:
+    """Writes events to Kafka: ``acks=all``, idempotent, keyed by ``variant_id``, each checked before it is sent.
+
+    Use it as ``async with EventPublisher() as publisher``. One publisher serves any number of tasks of its event loop.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, timeout_seconds: float = 30.0) -> None:
+        """Prepare; nothing is connected yet.
+
+        Args:
+            settings: Which Kafka, and the topics' prefix; from the environment when None.
+            timeout_seconds: How long an event may take to be acknowledged.
+        """
+        if settings is None:
+            from streams.settings import Settings
+
+            settings = Settings()
+        self._settings = settings
+        self._timeout = timeout_seconds
+        self._producer: AIOKafkaProducer | None = None
+        self._known_topics: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            Retry: No broker answers.
+            Stop: Kafka refuses these credentials.
+        """
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            producer = AIOKafkaProducer(
+                **kafka_client_options(self._settings), acks="all", enable_idempotence=True, request_timeout_ms=10_000, max_batch_size=131_072
+            )
+            try:
+                await producer.start()
+            except KafkaError as error:
+                await producer.stop()
+                if isinstance(error, REFUSED):
+                    raise Stop(f"Kafka at {self._settings.kafka_bootstrap_servers} refuses access: {error}") from error
+                if time.monotonic() >= deadline:
+                    raise Retry(f"no Kafka broker answers at {self._settings.kafka_bootstrap_servers}") from error
+                await asyncio.sleep(0.2)
+            else:
+                self._producer = producer
+                return
+
+    async def stop(self) -> None:
+        """Disconnect, after what is on its way has been acknowledged; at most 5 s are left to it."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            await asyncio.wait_for(producer.stop(), STOP_SECONDS)
+        except TimeoutError:  # Kafka is away: an idempotent producer would go on trying for ever
+            await producer._sender.close()  # noqa: SLF001 - there is no public way to leave without flushing
+            await producer.client.close()
+
+    async def publish_variant_posted(self, message: Mapping[str, Any] | None = None, /, **fields: Any) -> Landed:
+        """Publish that a variant went live: a ``variant_posted`` as a mapping, as keywords, or both (keywords win).
+
+        ``posted_at`` may also be an aware ``datetime``. Publishing the same posting twice starts one session.
+
+        Raises:
+            Reject: The event breaks the contract; names the field. Nothing was sent.
+            NotPublished: Kafka did not acknowledge it in time.
+            Stop: The topic does not exist, or may not be written to.
+        """
+        return await (await self.send("variant_posted", {**(message or {}), **fields}))
+
+    async def publish_interaction(self, message: Mapping[str, Any] | None = None, /, **fields: Any) -> Landed:
+        """Publish that somebody saw or acted, or a snapshot of totals; arguments and errors as in ``publish_variant_posted``.
+
+        An event without ``event_id`` gets a random one, so that it can be told apart when it is sent again. To retry,
+        send what ``NotPublished.value`` holds, or give an ``event_id`` of your own: the same id counts once.
+        """
+        value = {**(message or {}), **fields}
+        if value.get("event_id") is None:
+            value["event_id"] = str(uuid.uuid4())
+        return await (await self.send("interaction", value))
+
+    async def publish_many(self, events: Iterable[tuple[str, Mapping[str, Any]]] | AsyncIterable[tuple[str, Mapping[str, Any]]]) -> list[Landed]:
+        """Publish (topic, value) pairs, many on their way at once; no ids are added.
+
+        Order is kept within a topic and variant.
+
+        Returns:
+            Where each landed, in the order given.
+
+        Raises:
+            Reject: An event breaks the contract. Those before it are published, none after it.
+            NotPublished: Kafka did not acknowledge one of them in time.
+            Stop: As in ``publish_variant_posted``.
+        """
+        pipeline = Pipeline(self)
+        landing: list[asyncio.Future[Landed]] = []
+        try:
+            if isinstance(events, AsyncIterable):
+                async for topic, value in events:
+                    landing.append(await pipeline.send(topic, value))
+            else:
+                for topic, value in events:
+                    landing.append(await pipeline.send(topic, value))
+        finally:
+            await pipeline.drain()
+        return [future.result() for future in landing]
+
+    async def send(self, topic: str, value: Mapping[str, Any]) -> asyncio.Future[Landed]:
+        """Check an event and put it on its way.
+
+        Args:
+            topic: ``variant_posted`` or ``interaction``, without the prefix.
+            value: The event; sent as it is, except that an aware ``datetime`` becomes a string.
+
+        Returns:
+            A future that is done when Kafka has acknowledged the event, or fails with ``NotPublished``.
+
+        Raises:
+            Reject: The event breaks the contract.
+            Stop: The topic does not exist, or may not be written to.
+        """
+        if topic not in TOPICS:
+            raise Reject(f"is not one of {', '.join(TOPICS)}", "topic")
+        value = _without_datetimes(value, MOMENT_FIELD[topic])
+        key, content = checked(topic, value)
+        full_name = topic_name(self._settings, topic)
+        producer = self._producer
+        if producer is None:
+            raise RuntimeError("the publisher is not started: use it with `async with`")
+        try:
+            await self._find_topic(producer, full_name)
+            async with asyncio.timeout(self._timeout):
+                sent = await producer.send(full_name, value=content, key=key)
+        except UnknownTopicOrPartitionError as error:
+            raise Stop(f"topic {full_name} is not there; `early-kill topics` creates it") from error
+        except REFUSED as error:
+            raise Stop(f"Kafka does not allow writing to {full_name}") from error
+        except (KafkaError, TimeoutError) as error:
+            raise NotPublished(f"Kafka did not take an event for {full_name}: {type(error).__name__}", topic, value) from error
+        return self._acknowledgement(sent, topic, value)
+
+    async def _find_topic(self, producer: AIOKafkaProducer, full_name: str) -> None:
+        if full_name not in self._known_topics:
+            try:
+                await asyncio.wait_for(producer.partitions_for(full_name), CONNECT_SECONDS)
+            except TimeoutError:
+                raise UnknownTopicOrPartitionError from None
+            self._known_topics.add(full_name)
+
+    def _acknowledgement(self, sent: asyncio.Future[RecordMetadata], topic: str, value: Mapping[str, Any]) -> asyncio.Future[Landed]:
+        """Turn aiokafka's answer into ours, and into an error when it takes too long: an idempotent producer never gives up by itself."""
+        loop = asyncio.get_running_loop()
+        landed: asyncio.Future[Landed] = loop.create_future()
+
+        def fail(reason: str) -> None:
+            if not landed.done():
+                landed.set_exception(NotPublished(f"Kafka did not acknowledge an event for {topic}: {reason}", topic, value))
+
+        def settle(sent: asyncio.Future[RecordMetadata]) -> None:
+            timer.cancel()
+            if sent.cancelled() or (error := sent.exception()) is not None:
+                fail("the connection was closed" if sent.cancelled() else str(error))
+            elif not landed.done():
+                place = sent.result()
+                landed.set_result(Landed(place.topic, place.partition, place.offset, place.timestamp, value.get("event_id")))
+
+        timer = loop.call_later(self._timeout, fail, f"no answer within {self._timeout:g} s")
+        sent.add_done_callback(settle)
+        return landed
+
+
+class Pipeline:
+    """Keeps a bounded number of events on their way and remembers the first that failed."""
+
+    def __init__(self, publisher: EventPublisher, limit: int = IN_FLIGHT) -> None:
+        self._publisher = publisher
+        self._free = asyncio.Semaphore(limit)
+        self._limit = limit
+        self._failure: BaseException | None = None
+
+    async def send(self, topic: str, value: Mapping[str, Any]) -> asyncio.Future[Landed]:
+        """Send an event, after waiting for room; raises as ``EventPublisher.send``, or what an earlier event failed with."""
+        await self._free.acquire()
+        if self._failure is not None:
+            self._free.release()
+            raise self._failure
+        try:
+            landed = await self._publisher.send(topic, value)
+        except BaseException:
+            self._free.release()
+            raise
+        landed.add_done_callback(self._done)
+        return landed
+
+    def _done(self, landed: asyncio.Future[Landed]) -> None:
+        self._free.release()
+        if not landed.cancelled() and (error := landed.exception()) is not None and self._failure is None:
+            self._failure = error
+
+    async def drain(self) -> None:
+        """Wait until nothing is on its way; raises what the first failed event failed with."""
+        for _ in range(self._limit):
+            await self._free.acquire()
+        for _ in range(self._limit):
+            self._free.release()
+        if self._failure is not None:
+            raise self._failure
+
+
+def checked(topic: str, value: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Return key and value of the record for an event, as a worker will accept it now.
+
+    Raises:
+        Reject: A worker would send it to ``dead_letter``.
+    """
+    content = to_bytes(dict(value))
+    variant_id = value.get("variant_id")
+    key = variant_id.encode(errors="surrogatepass") if isinstance(variant_id, str) else b""
+    now = time.time_ns() // 1_000
+    if topic == "variant_posted":
+        parse_variant_posted(content, key, now, Defaults())
+    else:
+        parse_interaction(content, key, now)
+    return key, content
+
+
+def _without_datetimes(value: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    moment = value.get(field)
+    if not isinstance(moment, datetime):
+        return value
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        raise Reject("is a datetime without a time zone", field)
+    return {**value, field: format_moment(from_datetime(moment))}

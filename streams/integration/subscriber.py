@@ -1,0 +1,257 @@
+"""Hear of kills, each once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+
+from models.errors import Reject, Retry, Stop
+from streams.integration.kills import VariantKilled, parse_kill
+from streams.integration.refusals import REFUSED
+from streams.topics import kafka_client_options, topic_name
+
+if TYPE_CHECKING:
+    from aiokafka.structs import ConsumerRecord
+
+    from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 100_000
+"""Kill ids that a subscriber remembers, the latest; some 20 MB. A repetition follows its kill within seconds, so this is plenty."""
+LOOK_BACK = 1_000
+"""Records of a partition that are read again when it is assigned, only to remember their ids."""
+JOIN_SECONDS = 30.0
+"""Longest wait for the group's coordinator at the start."""
+COMMIT_SECONDS = 1.0
+"""Longest time that a kill the caller is done with goes uncommitted, while more are at hand."""
+
+
+class KillSubscriber:
+    """An asynchronous iterator of kills: ``async with KillSubscriber(group_id="…") as kills: async for kill in kills: …``.
+
+    Each ``kill_id`` comes once, however often it is on the topic: the latest 100,000 are remembered, and at the start, or when a
+    partition comes over from another member of the group, those of the 1,000 records before its position are read back.
+
+    With a ``group_id`` it goes on where the group stopped. A kill is committed only after the caller has come back for the
+    next one; so one that was being worked on in a crash comes again: at least once across restarts. Kafka spreads the
+    partitions over the members of a group. Without a group nothing is committed, and every subscriber gets every kill.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, group_id: str | None = None, from_beginning: bool = False, remember: int = REMEMBERED) -> None:
+        """Prepare; nothing is connected yet.
+
+        Args:
+            settings: Which Kafka, and the topics' prefix; from the environment when None.
+            group_id: Consumer group whose position to keep. Not the monitor's own ``EARLY_KILL_APP_ID``.
+            from_beginning: Where to start without a position: with the oldest kill on the topic, or with those that come from now on.
+            remember: How many kill ids to remember, > 0.
+        """
+        if settings is None:
+            from streams.settings import Settings
+
+            settings = Settings()
+        self._settings = settings
+        self._topic = topic_name(settings, "variant_killed")
+        self._group_id = group_id
+        self._from_beginning = from_beginning
+        self._seen = SeenIds(remember)
+        self._consumer: AIOKafkaConsumer | None = None
+        self._fetched: deque[ConsumerRecord] = deque()
+        self._deliver_from: dict[TopicPartition, int] = {}
+        self._in_hand: ConsumerRecord | None = None
+        self._done: dict[TopicPartition, int] = {}
+        self._committed_at = 0.0
+        self._assigned = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect and take position: a kill that happens after this has returned will come.
+
+        Raises:
+            Retry: No broker answers.
+            Stop: The topic does not exist, or may not be read.
+        """
+        consumer = AIOKafkaConsumer(
+            **kafka_client_options(self._settings),
+            group_id=self._group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",  # only where retention has overtaken the position: what is left must not be skipped
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=1_000,
+        )
+        self._consumer = consumer
+        try:
+            await consumer.start()
+            await self._join(consumer)
+        except REFUSED as error:
+            await self.stop()
+            raise Stop(f"Kafka does not allow reading {self._topic}") from error
+        except TimeoutError as error:
+            await self.stop()
+            raise Retry(f"Kafka did not assign partitions of {self._topic} within {JOIN_SECONDS:g} s") from error
+        except KafkaError as error:
+            await self.stop()
+            raise Retry(f"no Kafka broker answers at {self._settings.kafka_bootstrap_servers}") from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _join(self, consumer: AIOKafkaConsumer) -> None:
+        if self._topic not in await consumer.topics():
+            raise Stop(f"topic {self._topic} is not there; `early-kill topics` creates it")
+        if self._group_id is None:
+            consumer.subscribe([self._topic])
+            async with asyncio.timeout(JOIN_SECONDS):
+                while not consumer.assignment():  # noqa: ASYNC110 - aiokafka has no event for it
+                    await asyncio.sleep(0.02)
+            await self._take_position(consumer.assignment())
+            return
+        consumer.subscribe([self._topic], listener=_Rebalance(self))
+        await asyncio.wait_for(self._assigned.wait(), JOIN_SECONDS)
+
+    async def stop(self) -> None:
+        """Commit the kills the caller is done with, then leave. A kill it holds without having come back comes again."""
+        consumer = self._consumer
+        if consumer is not None:
+            await self._commit()
+            self._consumer = None
+            await consumer.stop()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> VariantKilled:
+        """Wait for the next kill; coming here says that the caller is done with the one before.
+
+        Raises:
+            Stop: Kafka no longer allows reading the topic.
+        """
+        if self._consumer is None:
+            raise RuntimeError("the subscriber is not started: use it with `async with`")
+        if self._in_hand is not None:
+            self._finish(self._in_hand)
+            self._in_hand = None
+        while True:
+            if not self._fetched or time.monotonic() - self._committed_at > COMMIT_SECONDS:
+                await self._commit()
+            while not self._fetched:
+                await self._fetch(timeout_ms=500)
+            record = self._fetched.popleft()
+            kill = self._new_kill(record)
+            if kill is not None:
+                self._in_hand = record
+                return kill
+            self._finish(record)
+
+    def _new_kill(self, record: ConsumerRecord) -> VariantKilled | None:
+        try:
+            kill = parse_kill(record.value)
+        except Reject as error:
+            log.warning("%s partition %d offset %d %s: left out", record.topic, record.partition, record.offset, error.reason.splitlines()[0])
+            return None
+        is_new = self._seen.add(kill.kill_id)
+        place = TopicPartition(record.topic, record.partition)
+        return kill if is_new and record.offset >= self._deliver_from.get(place, 0) else None
+
+    def _finish(self, record: ConsumerRecord) -> None:
+        place = TopicPartition(record.topic, record.partition)
+        if record.offset >= self._deliver_from.get(place, 0):
+            self._done[place] = record.offset + 1
+
+    async def _fetch(self, timeout_ms: int) -> None:
+        assert self._consumer is not None  # noqa: S101 - for the type checker
+        try:
+            batches = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=500)
+        except REFUSED as error:
+            raise Stop(f"Kafka does not allow reading {self._topic}") from error
+        for batch in batches.values():
+            self._fetched.extend(batch)
+
+    async def _commit(self) -> None:
+        self._committed_at = time.monotonic()
+        done, self._done = self._done, {}
+        if self._group_id is None or self._consumer is None:
+            return
+        done = {place: offset for place, offset in done.items() if place in self._consumer.assignment()}
+        if not done:
+            return
+        try:
+            await self._consumer.commit(done)
+        except KafkaError as error:
+            log.warning("could not commit the position of group %s (%s); the last kills may come again", self._group_id, type(error).__name__)
+            self._done = {**done, **self._done}
+
+    async def _take_position(self, partitions: Iterable[TopicPartition]) -> None:
+        """Decide where each partition is delivered from, and seek some way before it."""
+        assert self._consumer is not None  # noqa: S101 - for the type checker
+        partitions = list(partitions)
+        if not partitions:
+            return
+        first, end = await self._consumer.beginning_offsets(partitions), await self._consumer.end_offsets(partitions)
+        unknown: dict[TopicPartition, int] = {}
+        for place in partitions:
+            position = None if self._group_id is None else await self._consumer.committed(place)
+            if position is not None and position > end[place]:
+                log.warning("%s partition %d is shorter than the position of group %s: starting at its beginning", place.topic, place.partition, self._group_id)
+                position = first[place]
+            if position is None:
+                position = unknown[place] = first[place] if self._from_beginning else end[place]
+            self._deliver_from[place] = position
+            self._consumer.seek(place, max(first[place], position - LOOK_BACK))
+        if self._group_id is not None and unknown:
+            await self._consumer.commit(unknown)
+
+    async def _give_up(self, partitions: Iterable[TopicPartition]) -> None:
+        """Commit what is done, and forget what was fetched of partitions that go to another member."""
+        await self._commit()
+        gone = set(partitions)
+        self._fetched = deque(record for record in self._fetched if TopicPartition(record.topic, record.partition) not in gone)
+        for place in gone:
+            self._deliver_from.pop(place, None)
+            self._done.pop(place, None)
+
+
+class SeenIds:
+    """The latest ids, as many as there is room for."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._ids: OrderedDict[UUID, None] = OrderedDict()
+
+    def add(self, item: UUID) -> bool:
+        """Remember an id; True if it was not remembered already."""
+        if item in self._ids:
+            self._ids.move_to_end(item)
+            return False
+        self._ids[item] = None
+        if len(self._ids) > self._room:
+            self._ids.popitem(last=False)
+        return True
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    def __init__(self, subscriber: KillSubscriber) -> None:
+        self._subscriber = subscriber
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._subscriber._give_up(revoked)  # noqa: SLF001 - one class in two, as aiokafka wants it
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._subscriber._take_position(assigned)  # noqa: SLF001
+        self._subscriber._assigned.set()  # noqa: SLF001
