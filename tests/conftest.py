@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -51,15 +52,28 @@ def postgres(servers_home: Path) -> Iterator[PostgresServer]:
         server.remove()
 
 
-@pytest.fixture
-def database(postgres: PostgresServer) -> Iterator[str]:
-    """URL of a fresh, empty database, owned by the role in it."""
+@contextmanager
+def _fresh_database(postgres: PostgresServer) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(postgres.database_url, autocommit=True, connect_timeout=5) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     yield postgres.database_url.rsplit("/", 1)[0] + f"/{name}"
     with psycopg.connect(postgres.database_url, autocommit=True, connect_timeout=5) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[str]:
+    """URL of a fresh, empty database, owned by the role in it."""
+    with _fresh_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres: PostgresServer) -> Iterator[str]:
+    """As ``database``, shared by the tests of a module."""
+    with _fresh_database(postgres) as url:
+        yield url
 
 
 @pytest.fixture
