@@ -1,0 +1,165 @@
+"""What callers change: start monitoring, stop it. Each returns once every worker's status call shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from models.errors import Retry
+from models.ids import session_id
+from streams.web.cluster import Cluster
+from streams.web.lookups import Lookups
+from streams.web.ports import PublishPort, SessionFilter
+from streams.web.problems import Problem, unavailable
+from streams.web.trail import Trail
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.25
+_MOST_POSTINGS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks for something: the name for the trail, the token to ask other workers with, the request's id."""
+
+    name: str
+    authorization: str | None
+    request_id: str
+
+
+class Commands:
+    """Publishes what callers want, and waits until it has taken effect.
+
+    Args:
+        cluster: All workers' live sessions.
+        lookups: The database's records.
+        publish: Kafka.
+        trail: The audit trail.
+        start_seconds: Longest wait of ``start``.
+        stop_seconds: Longest wait of ``stop``.
+    """
+
+    def __init__(self, cluster: Cluster, lookups: Lookups, publish: PublishPort, trail: Trail, *, start_seconds: float = 5.0, stop_seconds: float = 10.0) -> None:
+        self._cluster = cluster
+        self._lookups = lookups
+        self._publish = publish
+        self._trail = trail
+        self._start_seconds = start_seconds
+        self._stop_seconds = stop_seconds
+        self._starting: set[tuple[str, str]] = set()
+        self._stopping: dict[tuple[str, str | None], asyncio.Task[None]] = {}
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Let those who wait give up at once; the server is going down."""
+        self._closing.set()
+
+    async def start(self, message: dict[str, Any], asker: Asker) -> str:
+        """Publish a validated ``variant_posted`` and return the session's id once every worker's status call finds it.
+
+        Raises:
+            Problem: 409 if this posting is or was monitored; 503 if it takes too long.
+        """
+        variant_id, post_id = message["variant_id"], message["post_id"]
+        session = str(session_id(variant_id, post_id))
+        with self._alone(variant_id, post_id):
+            if await self._is_known(variant_id, post_id, asker):
+                raise _already(variant_id, post_id)
+            try:
+                async with asyncio.timeout(self._start_seconds):
+                    await self._publish.publish_posted(message)
+                    self._trail.note(actor=asker.name, action="start_requested", session_id=session, variant_id=variant_id, request_id=asker.request_id, facts={"post_id": post_id})
+                    async for _ in self._patiently():
+                        if await self._is_live(variant_id, post_id, asker) and await self._cluster.everywhere(variant_id, post_id, asker.authorization):
+                            return session
+            except TimeoutError:
+                pass
+        raise unavailable("The start was not seen to take effect in time. Repeat the request: 201 or 409 then both mean that the posting is monitored.")
+
+    @contextmanager
+    def _alone(self, variant_id: str, post_id: str) -> Iterator[None]:
+        """Keep two requests for one posting from both finding it unmonitored."""
+        if (variant_id, post_id) in self._starting:
+            raise _already(variant_id, post_id)
+        self._starting.add((variant_id, post_id))
+        try:
+            yield
+        finally:
+            self._starting.discard((variant_id, post_id))
+
+    async def _is_live(self, variant_id: str, post_id: str, asker: Asker) -> bool:
+        found = await self._cluster.find([variant_id], asker.authorization)
+        return any(view.post_id == post_id for view in found.sessions.get(variant_id, ()))
+
+    async def _is_known(self, variant_id: str, post_id: str, asker: Asker) -> bool:
+        found = await self._cluster.find([variant_id], asker.authorization)
+        if any(view.post_id == post_id for view in found.sessions.get(variant_id, ())):
+            return True
+        try:
+            return await self._lookups.record(variant_id, post_id) is not None
+        except Retry as error:
+            if variant_id not in found.answered:
+                raise
+            # The owner remembers a session until a day after its deadline; a start need not wait for the database to rule out older ones.
+            logger.warning("start without a look into the database: %s", error)
+            return False
+
+    async def stop(self, variant_id: str, post_id: str | None, asker: Asker) -> None:
+        """Stop the variant's active sessions, or that of ``post_id``, and return once they have ended. Requests at the same time share one stop.
+
+        Raises:
+            Problem: 404 if nothing of it is active; 503 if it takes too long, or nobody knows.
+        """
+        task = self._stopping.get((variant_id, post_id))
+        if task is None:
+            task = asyncio.create_task(self._stop(variant_id, post_id, asker))
+            self._stopping[variant_id, post_id] = task
+            task.add_done_callback(lambda _: self._stopping.pop((variant_id, post_id), None))
+        await asyncio.shield(task)
+
+    async def _stop(self, variant_id: str, post_id: str | None, asker: Asker) -> None:
+        active = await self._active_postings(variant_id, post_id, asker)
+        if not active:
+            raise Problem(404, f"Nothing of variant {variant_id!r} is monitored now." if post_id is None else f"Post {post_id!r} of variant {variant_id!r} is not monitored now.")
+        try:
+            async with asyncio.timeout(self._stop_seconds):
+                for post in active:
+                    await self._publish.publish_stop(variant_id, post, self._cluster.partition_of(variant_id), asker.request_id, asker.name)
+                    self._trail.note(
+                        actor=asker.name, action="stop_requested", session_id=str(session_id(variant_id, post)), variant_id=variant_id, request_id=asker.request_id, facts={"post_id": post}
+                    )
+                async for _ in self._patiently():
+                    found = await self._cluster.find([variant_id], asker.authorization)
+                    if variant_id in found.answered and not any(view.is_active and view.post_id in active for view in found.sessions[variant_id]):
+                        return
+        except TimeoutError:
+            pass
+        raise unavailable("The stop is on its way, but was not seen to take effect in time. Repeat the request: 200 or 404 then both mean that monitoring has ended.")
+
+    async def _active_postings(self, variant_id: str, post_id: str | None, asker: Asker) -> list[str]:
+        found = await self._cluster.find([variant_id], asker.authorization)
+        if variant_id in found.answered:
+            return [view.post_id for view in found.sessions[variant_id] if view.is_active and post_id in (None, view.post_id)]
+        records = await self._lookups.recorded(SessionFilter(variant_id=variant_id, outcome="active"), _MOST_POSTINGS, None)
+        active = [record.post_id for record in records if post_id in (None, record.post_id)]
+        if not active and await self._lookups.record(variant_id, post_id) is None:
+            raise unavailable("The worker that would know this variant cannot be reached; repeat the request.")
+        return active
+
+    async def _patiently(self) -> AsyncIterator[None]:
+        """Go round until somebody stops it, with growing pauses; end early when the server goes down."""
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._closing.is_set():
+            yield
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+
+
+def _already(variant_id: str, post_id: str) -> Problem:
+    return Problem(409, f"Post {post_id!r} of variant {variant_id!r} is or was monitored.", title="Already monitoring variant")
