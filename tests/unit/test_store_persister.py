@@ -200,6 +200,30 @@ async def test_locked_rows_hold_up_only_their_variant(caplog: pytest.LogCaptureF
     assert len(caplog.records) == 1
 
 
+async def test_a_later_call_does_not_overtake_an_earlier_one_that_pauses():
+    """The lock is gone and the second call could write at once, but the first end has to win."""
+    database, gate = Database(), asyncio.Event()
+    database.locked = {"a"}
+    pauses = 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        await (gate.wait() if pauses == 1 else asyncio.sleep(seconds * 0))
+
+    persister = Persister(database.write, clock_us=Clock(), sleep=sleep, jitter=lambda: 1.0)
+    first = asyncio.create_task(persister.persist([start("a", "1")]))
+    await until(lambda: pauses)
+    second = asyncio.create_task(persister.persist([start("a", "2")]))
+    database.locked.clear()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert database.committed == []
+    gate.set()
+    await asyncio.gather(first, second)
+    assert database.committed == [["a/1"], ["a/2"]]
+
+
 async def test_a_lock_on_everything_is_not_probed_row_by_row():
     """Each probe takes as long as a lock time-out: after three in a row the rest waits."""
     database = Database()
