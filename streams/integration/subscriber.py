@@ -159,6 +159,13 @@ class KillSubscriber:
                 return kill
             self._finish(record)
 
+    async def done(self) -> None:
+        """Commit the kill in hand too: for a caller that has finished with it, and will not come back for another."""
+        if self._in_hand is not None:
+            self._finish(self._in_hand)
+            self._in_hand = None
+        await self._commit()
+
     def _new_kill(self, record: ConsumerRecord) -> VariantKilled | None:
         try:
             kill = parse_kill(record.value)

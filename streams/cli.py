@@ -1,0 +1,68 @@
+"""The command line: ``early-kill …``. Results go to stdout, progress and errors to stderr; an error is one line, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+import typer
+
+from models.errors import EarlyKillError, Reject
+from streams.commands import dead_letters, events, kills, logs, platform, schema
+
+OK, FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+"""Exit codes."""
+
+app = typer.Typer(
+    name="early-kill",
+    help="Watches how people react to a post, and takes down the variants that fall below the line while they run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+for group in (platform, schema, events, logs, kills, dead_letters):
+    group.register(app)
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit: 0 done, 1 could not, 2 wrong usage, 130 interrupted."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result = app(prog_name="early-kill", standalone_mode=False)
+        sys.stdout.flush()
+        code = result if isinstance(result, int) else OK
+    except typer.TyperException as error:
+        code = _say(f"{_usage_of(error)}{error.format_message()}", USAGE)
+    except Reject as error:
+        code = _say(f"early-kill: {error}", USAGE)
+    except EarlyKillError as error:
+        code = _say(f"early-kill: {error}", FAILED)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes at the end
+        code = BROKEN_PIPE
+    except OSError as error:
+        code = _say(f"early-kill: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", FAILED)
+    return code
+
+
+def _usage_of(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path}: " if context is not None else "early-kill: "
+
+
+def _say(line: str, code: int) -> int:
+    with suppress(OSError):  # nobody listens
+        sys.stderr.write(" ".join(line.split()) + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What several commands share: settings with a clear error, lines on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from models.errors import Stop
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from models.policy import Defaults
+    from streams.settings import Settings
+
+PLAIN_PROGRESS_SECONDS = 5.0
+"""Pause between two lines of progress where stderr is no terminal."""
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment and ``.env``.
+
+    Raises:
+        Stop: A variable has a wrong value; names it, never the value.
+    """
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from streams.settings import Settings
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise Stop(_wrong_settings(error)) from None
+    except SettingsError as error:
+        raise Stop(str(error).replace("\n", " ")) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise Stop(f".env cannot be read: {error}") from None
+
+
+def _wrong_settings(error: ValidationError) -> str:
+    from streams.settings import Settings
+
+    problems = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(problem["loc"][0]) if problem["loc"] else "a setting"
+        field = Settings.model_fields.get(name.lower())
+        variable = name.upper() if field is None or field.validation_alias is not None else f"EARLY_KILL_{name.upper()}"
+        problems.append(f"{variable}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(problems)
+
+
+def defaults_of(settings: Settings) -> Defaults:
+    """What a worker with these settings assumes of a variant that does not say."""
+    from models.policy import Defaults
+
+    return Defaults(settings.expected_engagement_rate, settings.kill_threshold, settings.min_interactions, settings.timeout_minutes)
+
+
+def quiet_libraries() -> None:
+    """Let warnings reach stderr, in one line each, but not the clients' talk about a broker that is away: errors say that."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def put(line: str) -> None:
+    """Write a result to stdout, at once, so that a reader at the other end of a pipe sees it."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def put_json(value: Mapping[str, Any]) -> None:
+    """Write a result to stdout as one line of JSON."""
+    put(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def tell(line: str) -> None:
+    """Write a line for people to stderr."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Callable[[int, str], None]]:
+    """Show how far a long command is: a bar on a terminal, a line every five seconds elsewhere.
+
+    Args:
+        what: In a few words.
+        total: How many there are, or None if nobody knows yet.
+
+    Yields:
+        A function to call with how many are done, and a remark.
+    """
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[remark]}"))
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total, remark="")
+            yield lambda done, remark="": bar.update(task, completed=done, remark=remark)  # type: ignore[misc]
+        return
+    said = time.monotonic()
+
+    def line(done: int, remark: str = "") -> None:
+        nonlocal said
+        if time.monotonic() - said >= PLAIN_PROGRESS_SECONDS:
+            said = time.monotonic()
+            tell(f"{what}: {done:,}{f' of {total:,}' if total else ''}{f', {remark}' if remark else ''}")
+
+    yield line

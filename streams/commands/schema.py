@@ -1,0 +1,97 @@
+"""``topics``, ``migrate``, ``revive`` and ``purge``: what concerns the topics and the database as such."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from streams.commands.common import load_settings, progress, put, put_json, quiet_libraries, tell
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(topics)
+    app.command()(migrate)
+    app.command()(revive)
+    app.command()(purge)
+
+
+def topics() -> None:
+    """Create the topics that are missing and check those that are there. Prints the names of the new ones."""
+    from streams.topics import ensure_topics
+
+    quiet_libraries()
+    created = asyncio.run(ensure_topics(load_settings()))
+    for name in created:
+        put(name)
+    tell(f"{len(created)} topics created, all are as they must be" if created else "all topics are there, as they must be")
+
+
+def migrate() -> None:
+    """Bring the database's schema up to date; does nothing if it is."""
+    from streams.store import migrate as bring_up_to_date
+
+    quiet_libraries()
+    bring_up_to_date(load_settings())
+    tell("the schema is up to date")
+
+
+def revive(variant_id: Annotated[str, typer.Argument(metavar="VARIANT", help="The variant that was killed.")]) -> None:
+    """Undo a kill: the variant is active again, and the posts that the kill cancelled are scheduled again unless their time has passed."""
+    from streams.cleanup import NotKilled, UnknownVariant
+    from streams.cleanup import revive as undo
+
+    quiet_libraries()
+    try:
+        revived = asyncio.run(_with_engine(lambda engine: undo(engine, variant_id, actor=f"cli:{_user()}", request_id=uuid.uuid4(), now_us=time.time_ns() // 1_000)))
+    except (UnknownVariant, NotKilled) as error:
+        from models.errors import Stop
+
+        raise Stop(str(error)) from error
+    put_json(
+        {
+            "variant_id": revived.variant_id,
+            "kill_id": str(revived.kill_id) if revived.kill_id else None,
+            "is_in_pool": revived.is_in_pool,
+            "posts": list(revived.posts),
+            "posts_passed": revived.posts_passed,
+        }
+    )
+
+
+def purge(older_than: Annotated[float, typer.Option(metavar="DAYS", help="Age in days from which ended sessions and audit rows go.", min=0, max=36_500)]) -> None:
+    """Remove the records of sessions that ended, and audit rows, older than so many days. What is active stays."""
+    from streams.purge import purge as remove
+
+    quiet_libraries()
+    with progress("removing rows") as done:
+        purged = asyncio.run(_with_engine(lambda engine: remove(engine, older_than, time.time_ns() // 1_000, lambda far: done(far.sessions + far.audit_rows, ""))))
+    put_json({"sessions": purged.sessions, "audit_rows": purged.audit_rows})
+
+
+async def _with_engine(use: Callable[[AsyncEngine], Awaitable[T]]) -> T:
+    from streams.database import create_engine
+
+    engine = create_engine(load_settings())
+    try:
+        return await use(engine)
+    finally:
+        await engine.dispose()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

@@ -1,0 +1,229 @@
+"""Dead letters: what could not be used, why, and another try for what can be used by now."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from models.errors import Reject, Retry, Stop
+from models.events import parse_interaction, parse_json, parse_stop, parse_variant_posted
+from models.moments import format_moment
+from models.policy import Defaults
+from streams.event_log import MOMENT_FIELD, to_bytes
+from streams.integration.refusals import REFUSED
+from streams.topics import RETENTION_DAYS, kafka_client_options, topic_name
+
+if TYPE_CHECKING:
+    from aiokafka.structs import ConsumerRecord
+
+    from streams.settings import Settings
+
+READ_SECONDS = 10.0
+"""How long one record may take to come."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a ``dead_letter`` record. Source: contract, section 2.
+
+    ``topic``, ``partition`` and ``offset`` name the record that could not be used; ``timestamp`` is its append time in milliseconds
+    since the epoch. ``key_base64`` and ``value_base64`` hold the first 4 KiB of each, None where there was none.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key_base64: str | None = None
+    value_base64: str | None = None
+    key_size: int | None = None
+    value_size: int | None = None
+    reason: str = ""
+    at: str = ""
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Which record it was; a letter may come more than once."""
+        return self.topic, self.partition, self.offset
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the letter as it is, with key and value also as text where they are text."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return fields | {"key": _text(self.key_base64), "value": _text(self.value_base64)}
+
+
+def _text(packed: str | None) -> str | None:
+    try:
+        return None if packed is None else base64.b64decode(packed).decode()
+    except ValueError:
+        return None
+
+
+_decode = msgspec.json.Decoder(DeadLetter).decode
+
+Fate = Literal["sent", "gone", "unusable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resent:
+    """What became of one letter.
+
+    Attributes:
+        letter: The dead letter.
+        fate: ``sent``: it is on its topic again. ``gone``: retention has removed the original. ``unusable``: it would be refused again.
+        detail: Why it is unusable.
+        partition: Where it landed, if it was sent; likewise ``offset``.
+    """
+
+    letter: DeadLetter
+    fate: Fate
+    detail: str = ""
+    partition: int | None = None
+    offset: int | None = None
+
+
+class DeadLetters:
+    """Reads the dead letters there are, and sends their originals again. Use it as ``async with DeadLetters.open(settings) as letters``."""
+
+    def __init__(self, settings: Settings, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._producer = producer
+        self._topics = {topic_name(settings, topic): topic for topic in RETENTION_DAYS}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[DeadLetters]:
+        """Connect.
+
+        Raises:
+            Retry: No broker answers, or it stopped answering.
+            Stop: The topics do not exist, or may not be read.
+        """
+        options = kafka_client_options(settings)
+        consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="earliest")
+        producer = AIOKafkaProducer(**options, acks="all", enable_idempotence=True)
+        try:
+            await consumer.start()
+            await producer.start()
+            if topic_name(settings, "dead_letter") not in await consumer.topics():
+                raise Stop(f"topic {topic_name(settings, 'dead_letter')} is not there; `early-kill topics` creates it")
+            yield cls(settings, consumer, producer)
+        except REFUSED as error:
+            raise Stop(f"Kafka does not allow it: {error}") from error
+        except (KafkaError, TimeoutError) as error:
+            raise Retry(f"Kafka at {settings.kafka_bootstrap_servers} does not answer") from error
+        finally:
+            await consumer.stop()
+            await producer.stop()
+
+    async def letters(self, *, topic: str | None = None, reason: str | None = None) -> AsyncIterator[DeadLetter]:
+        """Yield the letters that are there now, each record once, partition by partition, oldest first.
+
+        Args:
+            topic: Only those from this topic, with or without the prefix.
+            reason: Only those whose reason contains this text, upper or lower case.
+        """
+        seen: set[tuple[str, int, int]] = set()
+        async for record in self._records(topic_name(self._settings, "dead_letter")):
+            try:
+                letter = _decode(record.value or b"")
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # somebody else's
+            wanted = topic in (None, letter.topic, self._topics.get(letter.topic)) and (reason is None or reason.casefold() in letter.reason.casefold())
+            if wanted and letter.place not in seen:
+                seen.add(letter.place)
+                yield letter
+
+    async def _records(self, topic: str) -> AsyncIterator[ConsumerRecord]:
+        """Yield everything that is on a topic at this moment."""
+        places = await self._places(topic)
+        first, end = await self._consumer.beginning_offsets(places), await self._consumer.end_offsets(places)
+        for place in places:
+            if first[place] < end[place]:
+                await self._go_to(place, first[place])
+                position = first[place]
+                while position < end[place]:
+                    batch = await self._fetch(place)
+                    if not batch:
+                        return
+                    for record in batch:
+                        if record.offset < end[place]:
+                            yield record
+                    position = batch[-1].offset + 1
+
+    async def resend(self, letter: DeadLetter) -> Resent:
+        """Read a letter's original record and put it onto its topic again, with its original moment.
+
+        If the value has no moment, the original append time becomes it. An interaction without ``event_id`` gets one that
+        follows from where the original lies, so that sending it again twice counts once.
+        """
+        topic = self._topics.get(letter.topic)
+        if topic is None or topic in ("dead_letter", "variant_killed"):
+            return Resent(letter, "unusable", f"{letter.topic} is none of the topics that are read")
+        record = await self._original(letter)
+        if record is None:
+            return Resent(letter, "gone")
+        try:
+            value = again(topic, record)
+        except Reject as error:
+            return Resent(letter, "unusable", str(error))
+        landed = await self._producer.send_and_wait(letter.topic, value=value, key=record.key)
+        return Resent(letter, "sent", "", landed.partition, landed.offset)
+
+    async def _original(self, letter: DeadLetter) -> ConsumerRecord | None:
+        places = [place for place in await self._places(letter.topic) if place.partition == letter.partition]
+        if not places:
+            return None
+        place = places[0]
+        first, end = (await self._consumer.beginning_offsets(places))[place], (await self._consumer.end_offsets(places))[place]
+        if not first <= letter.offset < end:
+            return None
+        await self._go_to(place, letter.offset)
+        batch = await self._fetch(place, 1)
+        return batch[0] if batch and batch[0].offset == letter.offset else None
+
+    async def _places(self, topic: str) -> list[TopicPartition]:
+        cluster = await self._consumer._client.fetch_all_metadata()  # noqa: SLF001 - the public call tells of subscribed topics only
+        return [TopicPartition(topic, number) for number in sorted(cluster.partitions_for_topic(topic) or ())]
+
+    async def _go_to(self, place: TopicPartition, offset: int) -> None:
+        if place not in self._consumer.assignment():
+            self._consumer.assign([place])
+        self._consumer.seek(place, offset)
+
+    async def _fetch(self, place: TopicPartition, limit: int = 500) -> list[ConsumerRecord]:
+        batches = await self._consumer.getmany(place, timeout_ms=round(READ_SECONDS * 1000), max_records=limit)
+        return batches.get(place, [])
+
+
+def again(topic: str, record: ConsumerRecord) -> bytes | None:
+    """Return the value to send again for a record of ``topic`` (without the prefix).
+
+    Raises:
+        Reject: A worker would refuse it again, as it stands.
+    """
+    appended = record.timestamp * 1_000
+    if topic == "variant_posted":
+        parse_variant_posted(record.value, record.key, appended, Defaults())
+    elif topic == "interaction":
+        parse_interaction(record.value, record.key, appended)
+    elif topic == "monitoring_control":
+        parse_stop(record.value, record.key)
+    if topic not in MOMENT_FIELD:
+        value: bytes | None = record.value
+        return value
+    event = parse_json(record.value)
+    if event.get(MOMENT_FIELD[topic]) is None:
+        event[MOMENT_FIELD[topic]] = format_moment(appended)
+    if topic == "interaction" and event.get("event_id") is None:
+        event["event_id"] = f"dead-letter:{topic}/{record.partition}/{record.offset}"
+    return to_bytes(event)
+
+
