@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -73,27 +72,46 @@ class Revived:
 # Locks the pool's rows in their order, whatever their status: a revival that is under way must be over before the posts are
 # looked at. A row that is killed already keeps its first kill.
 _KILL_VARIANTS = text("""
-WITH locked AS MATERIALIZED (
+WITH kill AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(CAST(:kills AS jsonb)) AS k (variant_id text, kill_id uuid, session_id uuid, reason text, killed_at timestamptz)
+), locked AS MATERIALIZED (
     SELECT variant_id, status FROM variant_pool WHERE variant_id = ANY(CAST(:variants AS text[])) ORDER BY variant_id FOR NO KEY UPDATE
+), changed AS (
+    UPDATE variant_pool AS p SET status = 'killed', killed_at = kill.killed_at, kill_id = kill.kill_id, updated_at = now()
+    FROM locked JOIN kill USING (variant_id)
+    WHERE p.variant_id = locked.variant_id AND locked.status = 'active'
+    RETURNING p.variant_id
+), audited AS (
+    INSERT INTO monitoring_audit (actor, action, session_id, variant_id, facts)
+    SELECT 'sink', 'variant_killed', kill.session_id, kill.variant_id, jsonb_build_object('kill_id', kill.kill_id, 'reason', kill.reason, 'former_status', 'active')
+    FROM changed JOIN kill USING (variant_id)
 )
-UPDATE variant_pool AS p SET status = 'killed', killed_at = k.killed_at, kill_id = k.kill_id, updated_at = now()
-FROM locked JOIN jsonb_to_recordset(CAST(:kills AS jsonb)) AS k (variant_id text, kill_id uuid, killed_at timestamptz) USING (variant_id)
-WHERE p.variant_id = locked.variant_id AND locked.status = 'active'
-RETURNING p.variant_id
+SELECT count(*) FROM changed
 """)
 
-# Locks the posts in their order, and says what they were. Runs after the pool's rows are locked, as a statement of its own: it must see
-# the posts that were inserted while it waited for those locks.
+# Locks the posts in their order, and notes what they were. Runs after the pool's rows are locked, as a statement of its own: it must
+# see the posts that were inserted while it waited for those locks.
 _CANCEL_POSTS = text("""
-WITH locked AS MATERIALIZED (
+WITH kill AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(CAST(:kills AS jsonb)) AS k (variant_id text, kill_id uuid, session_id uuid, reason text)
+), locked AS MATERIALIZED (
     SELECT variant_id, id, status FROM scheduled_post
     WHERE variant_id = ANY(CAST(:variants AS text[])) AND status IN ('scheduled', 'retry_scheduled')
     ORDER BY variant_id, id FOR NO KEY UPDATE
+), changed AS (
+    UPDATE scheduled_post AS p
+    SET status = 'cancelled', cancelled_at = now(), cancel_reason = kill.reason || ' (kill ' || kill.kill_id || ')', updated_at = now()
+    FROM locked JOIN kill USING (variant_id)
+    WHERE p.id = locked.id
+    RETURNING p.variant_id, p.id, locked.status AS former_status
+), of_variant AS (
+    SELECT variant_id, jsonb_agg(jsonb_build_object('id', id, 'status', former_status) ORDER BY id) AS posts FROM changed GROUP BY variant_id
+), audited AS (
+    INSERT INTO monitoring_audit (actor, action, session_id, variant_id, facts)
+    SELECT 'sink', 'posts_cancelled', kill.session_id, kill.variant_id, jsonb_build_object('kill_id', kill.kill_id, 'reason', kill.reason, 'posts', of_variant.posts)
+    FROM of_variant JOIN kill USING (variant_id)
 )
-UPDATE scheduled_post AS p SET status = 'cancelled', cancelled_at = now(), cancel_reason = k.reason || ' (kill ' || k.kill_id || ')', updated_at = now()
-FROM locked JOIN jsonb_to_recordset(CAST(:kills AS jsonb)) AS k (variant_id text, kill_id uuid, reason text) USING (variant_id)
-WHERE p.id = locked.id
-RETURNING p.variant_id, to_jsonb(p.id) AS id, locked.status AS former_status
+SELECT count(*) FROM changed
 """)
 
 
@@ -108,18 +126,8 @@ async def clean_up(connection: AsyncConnection, kills: Sequence[Kill]) -> Cleane
     if not first:
         return Cleaned(0, 0)
     given = {"variants": list(first), "kills": msgspec.json.encode(list(first.values())).decode()}
-    variants = (await connection.execute(_KILL_VARIANTS, given)).scalars().all()
-    posts: dict[str, list[dict[str, Any]]] = {}
-    for row in await connection.execute(_CANCEL_POSTS, given):
-        posts.setdefault(row.variant_id, []).append({"id": row.id, "status": row.former_status})
-    entries = [_entry(first[variant_id], "variant_killed", {"former_status": "active"}) for variant_id in variants]
-    entries += [_entry(first[variant_id], "posts_cancelled", {"posts": sorted(cancelled, key=itemgetter("id"))}) for variant_id, cancelled in posts.items()]
-    await add_entries(connection, entries)
-    return Cleaned(len(variants), sum(map(len, posts.values())))
-
-
-def _entry(kill: Kill, action: str, facts: dict[str, Any]) -> AuditEntry:
-    return AuditEntry(actor="sink", action=action, session_id=kill.session_id, variant_id=kill.variant_id, facts={"kill_id": kill.kill_id, "reason": kill.reason, **facts})
+    variants = (await connection.execute(_KILL_VARIANTS, given)).scalar_one()
+    return Cleaned(variants, (await connection.execute(_CANCEL_POSTS, given)).scalar_one())
 
 
 _LOCK_POOL_ROW = text("SELECT status, kill_id FROM variant_pool WHERE variant_id = :variant_id FOR NO KEY UPDATE")
