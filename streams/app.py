@@ -6,13 +6,14 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import faust
 
-from models.errors import EarlyKillError, Retry
+from models.errors import EarlyKillError, Retry, Stop
 from streams.audit import audit
 from streams.cleanup import revive
 from streams.database import create_engine, ping
@@ -59,6 +60,8 @@ def run_worker(settings: Settings, role: Role) -> int:
     """
     configure_logging(settings)
     web_options = faust_web_options(settings) if role == "monitor" else {}
+    if role == "monitor":
+        _require_free_port(settings)
     asyncio.run(_wait_for_kafka(settings))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -69,6 +72,15 @@ def run_worker(settings: Settings, role: Role) -> int:
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else 1
     return 0
+
+
+def _require_free_port(settings: Settings) -> None:
+    """Raise ``Stop`` if the API cannot listen where it should; Faust would only crash over it."""
+    try:
+        with socket.create_server((settings.web_host, settings.web_port), family=socket.AF_INET6 if ":" in settings.web_host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise Stop(f"cannot listen on {settings.web_host}:{settings.web_port}: {error.strerror}") from None
 
 
 async def _wait_for_kafka(settings: Settings) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +22,6 @@ import psycopg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from psycopg.rows import dict_row
 
-from streams.local.child import free_port
 from streams.settings import Settings
 from streams.store import migrate
 from streams.topics import ensure_topics
@@ -29,11 +30,20 @@ ROOT = Path(__file__).parents[2]
 READY_SECONDS = 40.0
 
 
+def steady_port() -> int:
+    """A free port below the range that outgoing connections are given, so that it stays free while its worker is dead."""
+    while True:
+        port = random.randint(15_000, 30_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
 class Worker:
     """One worker process."""
 
     def __init__(self, settings: Settings, role: str, home: Path, extra: Mapping[str, str]) -> None:
-        self.port = free_port()
+        self.port = steady_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home / f"{role}-{self.port}.log"
         self._ready_file = home / f"{role}-{self.port}.ready"
