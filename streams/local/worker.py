@@ -55,10 +55,8 @@ class WorkerProcess:
         self.child.start(command, cwd=Path.cwd(), env=self._environment)
 
     def is_ready(self) -> bool:
-        """Whether it says that it does its work: a monitor over HTTP, a sink by its file."""
-        if self.child.pid is None:
-            return False
-        return self._answers_ready() if self.role == "monitor" else self._ready_file.exists()
+        """Whether it says that it does its work: by its file, a monitor over HTTP too, which is asked only then."""
+        return self.child.pid is not None and self._ready_file.exists() and (self.role == "sink" or self._answers_ready())
 
     def stop(self) -> None:
         """Let it finish what it has in hand; kill it if that takes over 7 s."""
