@@ -28,7 +28,7 @@ _WORK_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BATCH_RECORDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500)
 
 
-disable_created_metrics()  # a second series for each counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, which nobody asks for
 
 
 def _nothing() -> int:
@@ -177,7 +177,7 @@ class Metrics:
         for result, n in results.items():
             self._sink_records.labels(result).inc(n)
 
-    def postgresql(self, is_up: bool) -> None:
+    def postgresql(self, *, is_up: bool) -> None:
         """Note whether PostgreSQL answered just now."""
         self._postgresql_up.set(1 if is_up else 0)
 

@@ -79,9 +79,13 @@ class Gate:
             if needed == Scope.OPEN:
                 return Caller(Scope.OPEN, "anonymous")
             error = "" if authorization is None else ', error="invalid_token"'
-            raise Problem(401, "A bearer token is needed." if authorization is None else "This token is not known.", headers={"WWW-Authenticate": f'Bearer realm="early-kill"{error}'})
+            raise Problem(
+                401, "A bearer token is needed." if authorization is None else "This token is not known.", headers={"WWW-Authenticate": f'Bearer realm="early-kill"{error}'}
+            )
         if caller.scope < needed:
-            raise Problem(403, f"This token does not grant the scope `{needed.name.lower()}`.", headers={"WWW-Authenticate": 'Bearer realm="early-kill", error="insufficient_scope"'})
+            raise Problem(
+                403, f"This token does not grant the scope `{needed.name.lower()}`.", headers={"WWW-Authenticate": 'Bearer realm="early-kill", error="insufficient_scope"'}
+            )
         return caller
 
 

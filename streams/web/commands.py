@@ -132,7 +132,12 @@ class Commands:
                 for post in active:
                     await self._publish.publish_stop(variant_id, post, self._cluster.partition_of(variant_id), asker.request_id, asker.name)
                     self._trail.note(
-                        actor=asker.name, action="stop_requested", session_id=str(session_id(variant_id, post)), variant_id=variant_id, request_id=asker.request_id, facts={"post_id": post}
+                        actor=asker.name,
+                        action="stop_requested",
+                        session_id=str(session_id(variant_id, post)),
+                        variant_id=variant_id,
+                        request_id=asker.request_id,
+                        facts={"post_id": post},
                     )
                 async for _ in self._patiently():
                     found = await self._cluster.find([variant_id], asker.authorization)

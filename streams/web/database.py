@@ -32,7 +32,9 @@ class Database:
         now_us: The wall clock, in microseconds since the epoch.
     """
 
-    def __init__(self, *, reads: Reads, ping: Callable[[], Awaitable[None]], revive: Callable[..., Awaitable[Any]], audit: Callable[..., Awaitable[None]], now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, *, reads: Reads, ping: Callable[[], Awaitable[None]], revive: Callable[..., Awaitable[Any]], audit: Callable[..., Awaitable[None]], now_us: Callable[[], int]
+    ) -> None:
         self._reads = reads
         self._ping = ping
         self._revive = revive
@@ -65,9 +67,8 @@ class Database:
 
     async def audit(self, *, actor: str, action: str, session_id: str | None, variant_id: str | None, request_id: str, facts: Mapping[str, Any]) -> None:
         """Add a row to the audit trail."""
-        await self._audit(
-            actor=actor, action=action, now_us=self._now_us(), variant_id=variant_id, session_id=None if session_id is None else UUID(session_id), request_id=UUID(request_id), facts=facts
-        )
+        session = None if session_id is None else UUID(session_id)
+        await self._audit(actor=actor, action=action, now_us=self._now_us(), variant_id=variant_id, session_id=session, request_id=UUID(request_id), facts=facts)
 
 
 def _recorded(row: Any) -> Recorded:

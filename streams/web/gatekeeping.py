@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import time
 import uuid
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -38,7 +39,7 @@ async def trace(request: web.Request, handler: Answer) -> web.StreamResponse:
     """Give the request an id (the caller's, if that is a UUID), and log and count what became of it."""
     request[REQUEST_ID] = _request_id(request)
     begun = time.perf_counter()
-    status = 500
+    status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
     try:
         response = await handler(request)
         status = response.status
@@ -60,13 +61,14 @@ def _request_id(request: web.Request) -> str:
 def _log(request: web.Request, status: int, seconds: float) -> None:
     path = _one_line(request.rel_url.raw_path)
     caller = request.get(CALLER)
-    level = logging.DEBUG if path in _QUIET and status < 500 else logging.INFO
-    logger.log(level, "%s %s %d %.1f ms from %s (%s) %s", _one_line(request.method), path, status, seconds * 1000, request.remote, caller.name if caller else "unknown", request[REQUEST_ID])
+    level = logging.DEBUG if path in _QUIET and status < HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+    name = caller.name if caller else "unknown"
+    logger.log(level, "%s %s %d %.1f ms from %s (%s) %s", _one_line(request.method), path, status, seconds * 1000, request.remote, name, request[REQUEST_ID])
 
 
 def _one_line(text: str) -> str:
     """Return text that cannot forge a log line or colour a terminal; the query, which may hold anything, never gets here."""
-    return text[:_LONGEST_LOGGED].encode("ascii", "backslashreplace").decode().translate({code: "?" for code in [*range(0x20), 0x7F]})
+    return text[:_LONGEST_LOGGED].encode("ascii", "backslashreplace").decode().translate(dict.fromkeys([*range(0x20), 0x7F], "?"))
 
 
 def guard_origin(settings: Settings, gate: Gate) -> Any:
@@ -116,7 +118,7 @@ async def authenticate(request: web.Request, handler: Answer) -> web.StreamRespo
         request[CALLER] = services.gate.admit(authorization, route.scope if route else Scope.READ)
     except Problem as problem:
         caller = services.gate.caller(authorization)
-        if route is not None and route.path == "/" and problem.status == 401 and "text/html" in request.headers.get("Accept", ""):
+        if route is not None and route.path == "/" and problem.status == HTTPStatus.UNAUTHORIZED and "text/html" in request.headers.get("Accept", ""):
             return services.page.response(401, problem.headers)  # the page holds nothing of the system; it asks for the token itself
         if caller is not None:
             request[CALLER] = caller

@@ -95,7 +95,9 @@ def _schemas() -> dict[str, Any]:
         ),
         "Session": SESSION,
         "Sessions": _object({"items": _SESSIONS, "next_cursor": _optional(_TEXT)}),
-        "ActiveSessions": _object({"items": _SESSIONS, "next_cursor": _optional(_TEXT), "complete": {**_FLAG, "description": "False if neither some worker nor the database could be reached."}}),
+        "ActiveSessions": _object(
+            {"items": _SESSIONS, "next_cursor": _optional(_TEXT), "complete": {**_FLAG, "description": "False if neither some worker nor the database could be reached."}}
+        ),
         "Health": _object({"status": {"const": "ok"}}),
         "Readiness": _object(
             {
@@ -137,7 +139,9 @@ def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
-        "responses": {str(status): answer for status, answer in sorted({**{s: _problem(s) for s in statuses}, **{s: _answer(s, kind) for s, kind in route.answers.items()}}.items())},
+        "responses": {
+            str(status): answer for status, answer in sorted({**{s: _problem(s) for s in statuses}, **{s: _answer(s, kind) for s, kind in route.answers.items()}}.items())
+        },
         "security": [] if route.scope == Scope.OPEN else [{"bearer": [route.scope.name.lower()]}],
     }
     if route.parameters:

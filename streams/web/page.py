@@ -18,9 +18,8 @@ class Page:
         style, script = ((static / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
         document = (static / "page.html").read_text(encoding="utf-8")
         self._body = document.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script).encode()
-        self._policy = (
-            f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
+        sources = f"script-src {_source(script)}; style-src {_source(style)}; connect-src 'self'; img-src data:"
+        self._policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
     def response(self, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
         """Return the page. It holds nothing of the system, so it may be shown to those who still have to give a token."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Collection
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -63,7 +64,7 @@ class HttpPeers:
         url = f"{base_url}{STATUS_PATH}{_segment(variant_id)}?post_id={quote(post_id, safe='')}"
         try:
             async with self._client().get(_encoded(url), headers=_headers(authorization), allow_redirects=False) as response:
-                return response.status == 200
+                return response.status == HTTPStatus.OK
         except aiohttp.ClientConnectorError:
             return None
         except (aiohttp.ClientError, TimeoutError, OSError):
@@ -72,8 +73,10 @@ class HttpPeers:
     async def _ask(self, method: str, url: str, authorization: str | None, *, question: object) -> dict[str, Any] | None:
         body = json.dumps(question, ensure_ascii=False).encode()
         try:
-            async with self._client().request(method, _encoded(url), data=body, headers={"Content-Type": "application/json", **_headers(authorization)}, allow_redirects=False) as response:
-                if response.status == 200:
+            async with self._client().request(
+                method, _encoded(url), data=body, headers={"Content-Type": "application/json", **_headers(authorization)}, allow_redirects=False
+            ) as response:
+                if response.status == HTTPStatus.OK:
                     answer = await response.json()
                     return answer if isinstance(answer, dict) else None
                 logger.warning("worker %s answers %d", url, response.status)

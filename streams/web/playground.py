@@ -80,7 +80,8 @@ class World:
         self._limits = limits or {}
         self._settings = settings
         self.workers = [
-            Worker(port, MemoryLive([partition for partition in range(PARTITIONS) if partition % workers == index])) for index, port in enumerate(ports or [free_port() for _ in range(workers)])
+            Worker(port, MemoryLive([partition for partition in range(PARTITIONS) if partition % workers == index]))
+            for index, port in enumerate(ports or [free_port() for _ in range(workers)])
         ]
         for worker in self.workers:
             worker.live.worker_urls = [other.url for other in self.workers]
@@ -186,7 +187,14 @@ async def play(port: int, seed: int = 1) -> None:
             if live.active_count() < 12:  # noqa: PLR2004 - a page full
                 number += 1
                 minutes = rng.choice([0.5, 1, 2, 10])
-                world.put(f"variant-{number}", f"post-{number}", persona_id=rng.choice(["ada", "bo", "cy"]), started_at_us=now_us, deadline_us=now_us + round(minutes * 60 * SECOND), timeout_minutes=minutes)
+                world.put(
+                    f"variant-{number}",
+                    f"post-{number}",
+                    persona_id=rng.choice(["ada", "bo", "cy"]),
+                    started_at_us=now_us,
+                    deadline_us=now_us + round(minutes * 60 * SECOND),
+                    timeout_minutes=minutes,
+                )
             for session in live.active(500, None):
                 _go_on(world, session, now_us, rng)
             await asyncio.sleep(0.5)

@@ -48,7 +48,7 @@ class Problem(Exception):
     def response(self, request_id: str | None = None) -> web.Response:
         """Return the problem document as an answer."""
         body: dict[str, object] = {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
-        if self.status == 422:
+        if self.status == HTTPStatus.UNPROCESSABLE_ENTITY:
             body["errors"] = [{"field": field, "detail": detail} for field, detail in self.errors]
         if request_id is not None:
             body["request_id"] = request_id
@@ -84,7 +84,7 @@ def from_http(error: web.HTTPException) -> Problem:
 
 
 @web.middleware
-async def answer_problems(request: web.Request, handler: Answer) -> web.StreamResponse:
+async def answer_problems(request: web.Request, handler: Answer) -> web.StreamResponse:  # noqa: PLR0911 - one return a kind of error
     """Answer every error with a problem document; unexpected ones are logged, and say nothing of the inside."""
     request_id = request.get(REQUEST_ID)
     try:
@@ -92,7 +92,7 @@ async def answer_problems(request: web.Request, handler: Answer) -> web.StreamRe
     except Problem as problem:
         return problem.response(request_id)
     except web.HTTPException as error:
-        if error.status < 400:
+        if error.status < HTTPStatus.BAD_REQUEST:
             raise
         return from_http(error).response(request_id)
     except web.RequestPayloadError:
@@ -109,7 +109,7 @@ async def answer_problems(request: web.Request, handler: Answer) -> web.StreamRe
 
 async def keep_to_problems(_: web.Request, response: web.StreamResponse) -> None:
     """Give an error that never reached the middlewares (a bad ``Expect``) the form of the others. A signal on prepare."""
-    if isinstance(response, web.HTTPException) and response.status >= 400:
+    if isinstance(response, web.HTTPException) and response.status >= HTTPStatus.BAD_REQUEST:
         problem = Problem(response.status, _DETAILS.get(response.status, response.reason or "")).response()
         response.body = problem.body
         response.content_type = CONTENT_TYPE

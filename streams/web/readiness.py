@@ -21,7 +21,9 @@ _FRESH_SECONDS = 1.0
 class Probe:
     """Asks a dependency for a sign of life, at most once a second however many ask. Logs when its state changes."""
 
-    def __init__(self, name: str, ping: Ping, *, patience_seconds: float = _PATIENCE_SECONDS, fresh_seconds: float = _FRESH_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, name: str, ping: Ping, *, patience_seconds: float = _PATIENCE_SECONDS, fresh_seconds: float = _FRESH_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._name = name
         self._ping = ping
         self._patience_seconds = patience_seconds
@@ -45,7 +47,7 @@ class Probe:
         try:
             async with asyncio.timeout(self._patience_seconds):
                 await self._ping()
-        except Exception as error:  # whatever it is, the dependency does not answer
+        except Exception as error:  # noqa: BLE001 - whatever it is, the dependency does not answer
             return False, " ".join(str(error).split()) or type(error).__name__
         return True, ""
 

@@ -80,7 +80,16 @@ ROUTES: tuple[Route, ...] = (
         body="VariantPosted",
         problems=(400, 409, 413, 415, 422, 503),
     ),
-    Route("GET", f"{_P}/status/{{variant_id}}", calls.show_status, Scope.READ, "The variant's session that was posted last", {200: "Session"}, (VARIANT, POST_ID), problems=(404, 422, 503)),
+    Route(
+        "GET",
+        f"{_P}/status/{{variant_id}}",
+        calls.show_status,
+        Scope.READ,
+        "The variant's session that was posted last",
+        {200: "Session"},
+        (VARIANT, POST_ID),
+        problems=(404, 422, 503),
+    ),
     Route("GET", f"{_P}/active", calls.list_active, Scope.READ, "Active sessions of all workers, newest first", {200: "ActiveSessions"}, (LIMIT, CURSOR), problems=(422,)),
     Route(
         "GET",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -25,11 +26,11 @@ class _Protocol(RequestHandler):
 
     __slots__ = ()
 
-    def handle_error(self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None) -> web.StreamResponse:
+    def handle_error(self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None) -> web.StreamResponse:  # noqa: ARG002 - aiohttp's signature
         """Answer what is no HTTP, or what failed outside every call; nothing of ``message`` or ``exc`` gets out."""
-        if status >= 500 and exc is not None:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc is not None:
             self.log_exception("request failed outside its call", exc_info=exc)
-        detail = "This is not a request that can be read." if status < 500 else "Something went wrong here."
+        detail = "This is not a request that can be read." if status < HTTPStatus.INTERNAL_SERVER_ERROR else "Something went wrong here."
         response = Problem(status, detail, closes=True).response()
         response.headers.update({"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Server": "early-kill"})
         return response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import aiohttp
 import faust
@@ -49,7 +50,7 @@ async def get(http: aiohttp.ClientSession, settings: Settings, path: str) -> tup
         return response.status, await response.json(content_type=None)
 
 
-async def test_the_api_serves_on_fausts_server_without_kafka(tmp_path):
+async def test_the_api_serves_on_fausts_server_without_kafka(tmp_path: Path):
     """The web service alone: health answers, readiness says that Kafka is away, Faust's own pages are not there."""
     settings = Settings.model_validate({"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}", "web_port": free_port()})
     live = MemoryLive()
@@ -71,7 +72,7 @@ async def test_the_api_serves_on_fausts_server_without_kafka(tmp_path):
     assert time.monotonic() - begun < 5
 
 
-async def test_a_worker_serves_from_its_first_moment_and_is_ready_once_recovered(kafka: KafkaServer, kafka_settings: Settings, tmp_path):
+async def test_a_worker_serves_from_its_first_moment_and_is_ready_once_recovered(kafka_settings: Settings, tmp_path: Path):
     """Up before the consumer has its partitions, not ready then; ready after table recovery; down within seconds."""
     settings = kafka_settings
     await ensure_topics(settings)
@@ -83,7 +84,7 @@ async def test_a_worker_serves_from_its_first_moment_and_is_ready_once_recovered
     table = app.Table("engagement", default=int, partitions=settings.partitions)
 
     @app.agent(topic)
-    async def count(stream):
+    async def count(stream: faust.StreamT[bytes]):
         async for _ in stream:
             table["n"] += 1
 
@@ -124,7 +125,7 @@ async def test_readiness_follows_kafka_as_it_goes_and_comes_back(kafka: KafkaSer
         await asyncio.to_thread(kafka.start)
         await asyncio.to_thread(kafka.wait_ready, 60)
         async with asyncio.timeout(20):
-            while not await probe.is_up():
+            while not await probe.is_up():  # noqa: ASYNC110 - Kafka sets no event
                 await asyncio.sleep(0.1)
     finally:
         await log.stop()

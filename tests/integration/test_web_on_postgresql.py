@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models import ids
 from models.errors import Reject, Retry, Stop
 from models.moments import SECOND
+from models.monitoring_record import MonitoringRecord
 from models.views import SessionView
 from streams.audit import audit
 from streams.cleanup import revive
@@ -27,6 +31,7 @@ from streams.web.memory import MemoryLive, MemoryPublish, MemoryStore, ended, re
 from streams.web.ports import SessionFilter, StorePort
 from streams.web.rendering import place_of
 
+Api = tuple[aiohttp.ClientSession, MemoryLive]
 BEGUN = 1_700_000_000_000_000
 REQUEST = str(uuid.uuid4())
 
@@ -34,13 +39,13 @@ REQUEST = str(uuid.uuid4())
 class Case:
     """A store under test, and how to fill it."""
 
-    def __init__(self, store: StorePort, put, kill) -> None:
+    def __init__(self, store: StorePort, put: Callable[[SessionView], Awaitable[None]], kill: Callable[[str], Awaitable[None]]) -> None:
         self.store = store
         self.put = put
         self.kill = kill
 
 
-def database(engine) -> Database:
+def database(engine: AsyncEngine) -> Database:
     """The real store, wired as the worker does it."""
     return Database(reads=Store(engine), ping=partial(ping, engine), revive=partial(revive, engine), audit=partial(audit, engine), now_us=wall_clock_us)
 
@@ -60,7 +65,7 @@ def memory_case() -> Case:
 
 
 @pytest.fixture
-def postgresql_case(engine, record, sql) -> Case:
+def postgresql_case(engine: AsyncEngine, record: Callable[..., MonitoringRecord], sql: Callable[..., list[tuple[Any, ...]]]) -> Case:
     """The real one."""
 
     async def put_row(session: SessionView) -> None:
@@ -90,7 +95,7 @@ def postgresql_case(engine, record, sql) -> Case:
 
 
 @pytest.fixture(params=["memory", "postgresql"])
-def case(request) -> Case:
+def case(request: pytest.FixtureRequest) -> Case:
     """Both, one after the other."""
     return request.getfixturevalue(f"{request.param}_case")
 
@@ -101,7 +106,7 @@ def session(number: int, *, outcome: str | None = None, variant_id: str | None =
     return ended(made, outcome, "why", BEGUN + SECOND) if outcome else made
 
 
-async def test_the_latest_session_is_the_one_posted_last(case):
+async def test_the_latest_session_is_the_one_posted_last(case: Case):
     """Of the variant, or the one of a posting; None where there is none."""
     await case.put(session(1, variant_id="v"))
     await case.put(session(0, variant_id="v", outcome="killed"))
@@ -113,7 +118,7 @@ async def test_the_latest_session_is_the_one_posted_last(case):
     assert await case.store.latest("nobody", None) is None
 
 
-async def test_sessions_come_newest_first_in_pages_that_neither_repeat_nor_leave_out(case):
+async def test_sessions_come_newest_first_in_pages_that_neither_repeat_nor_leave_out(case: Case):
     """Strictly after the place, by start and then by id; also where several started at the same moment."""
     for number in range(9):
         await case.put(view(f"v{number}", started_at_us=BEGUN - number // 3 * SECOND))
@@ -125,7 +130,7 @@ async def test_sessions_come_newest_first_in_pages_that_neither_repeat_nor_leave
     assert len({record.session_id for record in seen}) == 9
 
 
-async def test_sessions_are_filtered(case):
+async def test_sessions_are_filtered(case: Case):
     """By variant, persona and outcome, alone and together."""
     for number, outcome in enumerate([None, "killed", "timed_out", "stopped"]):
         await case.put(session(number, outcome=outcome, persona_id="ada" if number < 2 else "bo"))
@@ -142,7 +147,7 @@ async def test_sessions_are_filtered(case):
     assert await found(variant_id="v2", outcome="active") == []
 
 
-async def test_a_revival_happens_once(case):
+async def test_a_revival_happens_once(case: Case):
     """Then the variant is not killed any more; an unknown one was never known."""
     await case.kill("v")
     restored = await case.store.revive("v", actor="somebody", request_id=str(uuid.uuid4()))
@@ -153,16 +158,18 @@ async def test_a_revival_happens_once(case):
         await case.store.revive("nobody", actor="somebody", request_id=REQUEST)
 
 
-async def test_it_answers_a_ping_and_takes_audit_rows(case):
+async def test_it_answers_a_ping_and_takes_audit_rows(case: Case):
     """Also one without a session."""
     await case.store.ping()
     await case.store.audit(actor="token 0011aabb", action="stop_requested", session_id=str(ids.session_id("v", "p")), variant_id="v", request_id=REQUEST, facts={"post_id": "p"})
     await case.store.audit(actor="anonymous", action="call_refused", session_id=None, variant_id=None, request_id=REQUEST, facts={})
 
 
-async def test_audit_rows_say_who_asked_for_what(engine, sql):
+async def test_audit_rows_say_who_asked_for_what(engine: AsyncEngine, sql: Callable[..., list[tuple[Any, ...]]]):
     """They are in the table as they were given."""
-    await database(engine).audit(actor="token 0011aabb", action="stop_requested", session_id=str(ids.session_id("v", "p")), variant_id="v", request_id=REQUEST, facts={"post_id": "p"})
+    await database(engine).audit(
+        actor="token 0011aabb", action="stop_requested", session_id=str(ids.session_id("v", "p")), variant_id="v", request_id=REQUEST, facts={"post_id": "p"}
+    )
     assert sql("SELECT actor, action, variant_id, session_id, request_id::text, facts FROM monitoring_audit") == [
         ("token 0011aabb", "stop_requested", "v", ids.session_id("v", "p"), REQUEST, {"post_id": "p"})
     ]
@@ -180,7 +187,7 @@ async def test_without_postgresql_every_call_asks_to_be_repeated():
 
 
 @pytest.fixture
-async def api(migrated: Settings, engine):
+async def api(migrated: Settings, engine: AsyncEngine):
     """The API on the real database; its live sessions are in memory."""
     settings = migrated.model_copy(update={"web_port": free_port()})
     live, app = MemoryLive(), web.Application(**application_options())
@@ -194,7 +201,7 @@ async def api(migrated: Settings, engine):
     await runner.cleanup()
 
 
-async def test_the_api_reads_records_and_revives(api, engine, record, sql):
+async def test_the_api_reads_records_and_revives(api: Api, engine: AsyncEngine, record: Callable[..., MonitoringRecord], sql: Callable[..., list[tuple[Any, ...]]]):
     """Status and sessions from the record with its final numbers; a revival restores the post; the same request twice is one."""
     http, live = api
     sql("INSERT INTO variant_pool (variant_id, persona_id, status) VALUES ('v1', 'ada', 'active')")
@@ -228,7 +235,7 @@ async def test_the_api_reads_records_and_revives(api, engine, record, sql):
 
 
 @pytest.mark.parametrize("hostile", ["'; DROP TABLE variant_monitoring; --", "\u202e\u0645", "%", "_", "\\", "x" * 200, "\U0001f600" * 200])
-async def test_hostile_ids_are_ordinary_to_the_database(api, engine, record, hostile):
+async def test_hostile_ids_are_ordinary_to_the_database(api: Api, engine: AsyncEngine, record: Callable[..., MonitoringRecord], hostile: str):
     """They are found as they are, and nothing else is."""
     http, _ = api
     await persist(engine, [record("started", hostile), record("started", "other")])
@@ -236,7 +243,7 @@ async def test_hostile_ids_are_ordinary_to_the_database(api, engine, record, hos
         assert [item["variant_id"] for item in (await response.json())["items"]] == [hostile]
 
 
-async def test_requests_share_the_small_pool(api):
+async def test_requests_share_the_small_pool(api: Api):
     """A burst of reads waits for connections rather than failing."""
     http, _ = api
 

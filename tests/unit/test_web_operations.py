@@ -39,7 +39,7 @@ async def get(http: aiohttp.ClientSession, url: str) -> tuple[int, dict]:
         return response.status, await response.json(content_type=None)
 
 
-async def test_a_ready_worker_says_what_it_has(world, http):
+async def test_a_ready_worker_says_what_it_has(world: World, http: aiohttp.ClientSession):
     """200 with the state of each dependency and the partitions."""
     world.put("v1")
     assert await get(http, world.url + "/ready") == (
@@ -49,7 +49,7 @@ async def test_a_ready_worker_says_what_it_has(world, http):
 
 
 @pytest.mark.parametrize(("trouble", "shown"), [("recovering", {"recovering": True}), ("rebalancing", {"rebalancing": True}), ("kafka", {"kafka": "away"})])
-async def test_a_worker_that_cannot_decide_is_not_ready(world, http, trouble, shown):
+async def test_a_worker_that_cannot_decide_is_not_ready(world: World, http: aiohttp.ClientSession, trouble: str, shown: dict[str, object]):
     """503 while recovering, rebalancing, or without Kafka, and why; it stays alive all the while."""
     world.workers[0].live.recovering = trouble == "recovering"
     world.workers[0].is_rebalancing = trouble == "rebalancing"
@@ -60,7 +60,7 @@ async def test_a_worker_that_cannot_decide_is_not_ready(world, http, trouble, sh
     assert await get(http, world.url + "/health") == (200, {"status": "ok"})
 
 
-async def test_without_postgresql_a_worker_is_ready_and_says_so(world, http):
+async def test_without_postgresql_a_worker_is_ready_and_says_so(world: World, http: aiohttp.ClientSession):
     """The monitor goes on deciding; the metrics show the loss too."""
     world.store.is_away = True
     status, body = await get(http, world.url + "/ready")
@@ -87,7 +87,7 @@ async def test_a_dependency_is_asked_once_however_many_ask():
     assert asked == [0.0, 1.0]
 
 
-async def test_a_dependency_that_hangs_is_away(caplog):
+async def test_a_dependency_that_hangs_is_away(caplog: pytest.LogCaptureFixture):
     """Readiness never waits longer than its patience; loss and return are logged once each."""
     hangs, clock = [True], [0.0]
 
@@ -114,7 +114,7 @@ async def test_a_failing_probe_never_fails_the_answer():
     assert await Probe("PostgreSQL", ping).is_up() is False
 
 
-async def test_metrics_are_prometheus_text(world, http):
+async def test_metrics_are_prometheus_text(world: World, http: aiohttp.ClientSession):
     """The contract's names, in the format that Prometheus asks for, with the sessions that are live here."""
     world.put("v1")
     async with http.get(world.url + "/metrics") as response:
@@ -124,7 +124,7 @@ async def test_metrics_are_prometheus_text(world, http):
     assert 'performance_monitor_events_total{result="counted"} 0.0' in text
 
 
-async def test_the_description_has_every_call_that_is_not_internal(world, http):
+async def test_the_description_has_every_call_that_is_not_internal(world: World, http: aiohttp.ClientSession):
     """One table makes both, so nothing is served that is not described, and the other way round."""
     status, body = await get(http, world.url + "/openapi.json")
     assert (status, body["openapi"]) == (200, "3.1.0")
@@ -138,7 +138,7 @@ async def test_the_description_has_every_call_that_is_not_internal(world, http):
             assert ("{variant_id}" in route.path) == any(parameter["name"] == "variant_id" and parameter["in"] == "path" for parameter in operation.get("parameters", []))
 
 
-async def test_every_reference_of_the_description_leads_somewhere(world, http):
+async def test_every_reference_of_the_description_leads_somewhere(world: World, http: aiohttp.ClientSession):
     """No schema is named that is not there."""
     _, body = await get(http, world.url + "/openapi.json")
     found: list[str] = []
@@ -172,7 +172,7 @@ def fits(value: object, schema: dict) -> bool:
     return isinstance(value, kinds[schema["type"]]) and not (schema["type"] in ("integer", "number") and isinstance(value, bool))
 
 
-async def test_sessions_are_as_the_description_says(world, http):
+async def test_sessions_are_as_the_description_says(world: World, http: aiohttp.ClientSession):
     """Live, ended and recorded sessions have exactly the described fields, of the described types."""
     live = world.put("live", views=10, likes=2)
     world.store.put(recorded(live))
@@ -187,7 +187,7 @@ async def test_sessions_are_as_the_description_says(world, http):
             assert [name for name, value in session.items() if not fits(value, SESSION["properties"][name])] == []
 
 
-async def test_waiting_calls_give_up_when_the_worker_goes_down(http):
+async def test_waiting_calls_give_up_when_the_worker_goes_down(http: aiohttp.ClientSession):
     """A stop that waits does not hold up the worker's end."""
     async with World(is_deaf=True) as world:
         world.put("v1")

@@ -19,7 +19,7 @@ from streams.web import inputs
 from streams.web.auth import Scope, check_bind
 from streams.web.install import faust_web_options
 from streams.web.playground import World
-from streams.web.routes import ROUTES
+from streams.web.routes import ROUTES, Route
 
 P = "/performance-monitor"
 POSTED = {"variant_id": "v1", "persona_id": "ada", "post_id": "p1", "expected_engagement_rate": 0.06}
@@ -71,13 +71,13 @@ async def raw(world: World, request: bytes, patience: float = 5) -> bytes:
         writer.close()
 
 
-def path_of(route) -> str:
+def path_of(route: Route) -> str:
     """A path that this call serves."""
     return route.path.replace("{variant_id}", "v1")
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-async def test_every_call_asks_for_the_scope_of_the_table(guarded, http, route):
+async def test_every_call_asks_for_the_scope_of_the_table(guarded: World, http: aiohttp.ClientSession, route: Route):
     """Without a token 401, with too little 403, with enough neither; only /health is open."""
     guarded.put("v1")
     url = guarded.url + path_of(route)
@@ -105,19 +105,19 @@ def test_what_changes_something_is_post_and_needs_operate():
 
 
 @pytest.mark.parametrize("header", ["Basic cmVhZA==", "Bearer", "Bearer ", f"bearer{READ}", f"Bearer {READ}x", f"Token {READ}", f"Bearer {READ[:-1]}", "Bearer \x80"])
-async def test_other_credentials_are_none(guarded, http, header):
+async def test_other_credentials_are_none(guarded: World, http: aiohttp.ClientSession, header: str):
     """Only a whole token behind `Bearer ` counts."""
     async with http.get(guarded.url + f"{P}/active", headers={"Authorization": header}) as response:
         await problem(response, 401)
 
 
-async def test_the_scheme_is_told_in_any_case(guarded, http):
+async def test_the_scheme_is_told_in_any_case(guarded: World, http: aiohttp.ClientSession):
     """Authentication schemes are case-insensitive (RFC 9110)."""
     async with http.get(guarded.url + f"{P}/active", headers={"Authorization": f"bEARER {READ}"}) as response:
         assert response.status == 200
 
 
-async def test_a_forbidden_stop_changes_nothing_and_is_on_the_trail(guarded, http):
+async def test_a_forbidden_stop_changes_nothing_and_is_on_the_trail(guarded: World, http: aiohttp.ClientSession):
     """403 for a reader, nothing published, and an audit row that names no token."""
     guarded.put("v1")
     async with http.post(guarded.url + f"{P}/stop/v1", headers=READER) as response:
@@ -129,7 +129,7 @@ async def test_a_forbidden_stop_changes_nothing_and_is_on_the_trail(guarded, htt
     assert READ not in str(row)
 
 
-async def test_the_caller_of_a_stop_is_named_without_the_token(guarded, http):
+async def test_the_caller_of_a_stop_is_named_without_the_token(guarded: World, http: aiohttp.ClientSession):
     """The trail and the stop record tell tokens apart, and give none away."""
     guarded.put("v1")
     async with http.post(guarded.url + f"{P}/stop/v1", headers=OPERATOR) as response:
@@ -139,7 +139,7 @@ async def test_the_caller_of_a_stop_is_named_without_the_token(guarded, http):
     assert [row["actor"] for row in guarded.store.audits] == [name]
 
 
-async def test_the_callers_token_goes_along_to_the_other_workers(http):
+async def test_the_callers_token_goes_along_to_the_other_workers(http: aiohttp.ClientSession):
     """A guarded worker asks its peers with the token it was asked with."""
     async with World(3, **TOKENS) as world:
         for number in range(6):
@@ -150,7 +150,7 @@ async def test_the_callers_token_goes_along_to_the_other_workers(http):
             assert response.status == 201
 
 
-async def test_unknown_paths_tell_strangers_nothing(guarded, http):
+async def test_unknown_paths_tell_strangers_nothing(guarded: World, http: aiohttp.ClientSession):
     """401 without a token, 404 with one."""
     async with http.get(guarded.url + "/nothing") as response:
         await problem(response, 401)
@@ -159,7 +159,7 @@ async def test_unknown_paths_tell_strangers_nothing(guarded, http):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "example.org"])  # noqa: S104
-def test_without_tokens_only_loopback_may_be_bound(host):
+def test_without_tokens_only_loopback_may_be_bound(host: str):
     """It refuses to start, in one line that says what to do."""
     with pytest.raises(Stop, match="tokens") as refusal:
         faust_web_options(Settings.model_validate({"web_host": host}))
@@ -168,7 +168,7 @@ def test_without_tokens_only_loopback_may_be_bound(host):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])
-def test_loopback_may_be_bound_without_tokens(host):
+def test_loopback_may_be_bound_without_tokens(host: str):
     """All of loopback is loopback."""
     check_bind(Settings.model_validate({"web_host": host}))
 
@@ -186,36 +186,48 @@ def test_faust_serves_nothing_of_its_own():
     assert (options["web_bind"], options["web_port"], options["web_in_thread"]) == ("127.0.0.1", 23999, False)
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/table/", "/router/", "/stats/", "/graph/", f"{P}/status/", f"{P}/status/a/b", f"{P}/stop/", f"{P}", "//", "/%00", "/health/", "/\u00e9"])
-async def test_unknown_paths_are_problems_too(opened, http, path):
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/table/", "/router/", "/stats/", "/graph/", f"{P}/status/", f"{P}/status/a/b", f"{P}/stop/", f"{P}", "//", "/%00", "/health/", "/\u00e9"]
+)
+async def test_unknown_paths_are_problems_too(opened: World, http: aiohttp.ClientSession, path: str):
     """404, as a problem document, also for Faust's own pages."""
     async with http.get(URL(opened.url + path, encoded=path.isascii())) as response:
         await problem(response, 404)
 
 
-@pytest.mark.parametrize(("method", "path", "allowed"), [("GET", f"{P}/stop/v1", "POST"), ("GET", f"{P}/start-monitoring", "POST"), ("POST", "/health", "GET,HEAD"), ("DELETE", f"{P}/active", "GET,HEAD"), ("OPTIONS", "/ready", "GET,HEAD"), ("PROPFIND", "/ready", "GET,HEAD")])
-async def test_a_wrong_method_is_told_the_right_one(opened, http, method, path, allowed):
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", f"{P}/stop/v1", "POST"),
+        ("GET", f"{P}/start-monitoring", "POST"),
+        ("POST", "/health", "GET,HEAD"),
+        ("DELETE", f"{P}/active", "GET,HEAD"),
+        ("OPTIONS", "/ready", "GET,HEAD"),
+        ("PROPFIND", "/ready", "GET,HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_told_the_right_one(opened: World, http: aiohttp.ClientSession, method: str, path: str, allowed: str):
     """405 with Allow; GET never changes anything."""
     async with http.request(method, opened.url + path) as response:
         await problem(response, 405)
         assert response.headers["Allow"] == allowed
 
 
-async def test_head_is_answered_like_get(opened, http):
+async def test_head_is_answered_like_get(opened: World, http: aiohttp.ClientSession):
     """The same status, no body."""
     async with http.head(opened.url + "/health") as response:
         assert (response.status, await response.read()) == (200, b"")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/json; charset=latin-1", "application/jsonx"])
-async def test_a_body_that_is_not_json_by_its_type_is_refused(opened, http, kind):
+async def test_a_body_that_is_not_json_by_its_type_is_refused(opened: World, http: aiohttp.ClientSession, kind: str):
     """415: a form of another web site can't pass for a request either."""
     async with http.post(opened.url + f"{P}/start-monitoring", data=json.dumps(POSTED), headers={"Content-Type": kind}) as response:
         await problem(response, 415)
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "Application/JSON; charset=\"UTF-8\""])
-async def test_json_is_told_in_any_spelling(opened, http, kind):
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", 'Application/JSON; charset="UTF-8"'])
+async def test_json_is_told_in_any_spelling(opened: World, http: aiohttp.ClientSession, kind: str):
     """Media types are case-insensitive."""
     async with http.post(opened.url + f"{P}/start-monitoring", data=json.dumps(POSTED), headers={"Content-Type": kind}) as response:
         assert response.status == 201
@@ -223,15 +235,31 @@ async def test_json_is_told_in_any_spelling(opened, http, kind):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b"\xef\xbb\xbf{}", b'{"a": NaN}', b'{"a": 1e999}', b'{"a": "\\ud800"}', b'{"a": "\\u0000"}', b"{} {}", b"[" * 60_000, b'{"a":' * 10_000, b"9" * 60_000],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"null",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf{}",
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": "\\ud800"}',
+        b'{"a": "\\u0000"}',
+        b"{} {}",
+        b"[" * 60_000,
+        b'{"a":' * 10_000,
+        b"9" * 60_000,
+    ],
 )
-async def test_a_body_that_is_no_json_object_is_refused(opened, http, body):
+async def test_a_body_that_is_no_json_object_is_refused(opened: World, http: aiohttp.ClientSession, body: bytes):
     """400, without a traceback, also for the hostile ones."""
     async with http.post(opened.url + f"{P}/start-monitoring", data=body, headers={"Content-Type": "application/json"}) as response:
         await problem(response, 400)
 
 
-async def test_a_body_on_the_bound_is_read_and_one_byte_more_is_not(opened, http):
+async def test_a_body_on_the_bound_is_read_and_one_byte_more_is_not(opened: World, http: aiohttp.ClientSession):
     """64 KiB pass, 64 KiB + 1 are 413."""
     for size, status in [(inputs.BODY_LIMIT, 201), (inputs.BODY_LIMIT + 1, 413)]:
         body = json.dumps({**POSTED, "post_id": f"p{status}"}).encode()
@@ -239,7 +267,7 @@ async def test_a_body_on_the_bound_is_read_and_one_byte_more_is_not(opened, http
             assert response.status == status
 
 
-async def test_a_body_that_is_too_large_is_refused_while_it_is_read(opened):
+async def test_a_body_that_is_too_large_is_refused_while_it_is_read(opened: World):
     """413 comes long before an endless chunked body ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", opened.workers[0].port)
     writer.write(f"POST {P}/start-monitoring HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
@@ -257,26 +285,28 @@ async def test_a_body_that_is_too_large_is_refused_while_it_is_read(opened):
 
 
 @pytest.mark.parametrize("path", [f"{P}/start-monitoring", f"{P}/stop/v1", f"{P}/revive/v1"])
-async def test_a_declared_size_over_the_limit_is_refused_unread(opened, path):
+async def test_a_declared_size_over_the_limit_is_refused_unread(opened: World, path: str):
     """413 without a byte of the body."""
     answer = await raw(opened, f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 52428800\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"application/problem+json" in answer
 
 
-async def test_a_packed_body_is_counted_unpacked(opened, http):
+async def test_a_packed_body_is_counted_unpacked(opened: World, http: aiohttp.ClientSession):
     """A compression bomb is 413 like any other."""
-    async with http.post(opened.url + f"{P}/start-monitoring", data=gzip.compress(b" " * 50_000_000), headers={"Content-Type": "application/json", "Content-Encoding": "gzip"}) as response:
+    async with http.post(
+        opened.url + f"{P}/start-monitoring", data=gzip.compress(b" " * 50_000_000), headers={"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    ) as response:
         await problem(response, 413)
 
 
-async def test_a_body_that_pretends_to_be_packed_is_refused(opened, http):
+async def test_a_body_that_pretends_to_be_packed_is_refused(opened: World, http: aiohttp.ClientSession):
     """400, not 500."""
     async with http.post(opened.url + f"{P}/start-monitoring", data=b"{}", headers={"Content-Type": "application/json", "Content-Encoding": "gzip"}) as response:
         await problem(response, 400)
 
 
-async def test_a_body_that_never_comes_is_given_up(opened, monkeypatch):
+async def test_a_body_that_never_comes_is_given_up(opened: World, monkeypatch: pytest.MonkeyPatch):
     """408, and the connection is closed."""
     monkeypatch.setattr(inputs, "BODY_SECONDS", 0.2)
     answer = await raw(opened, f"POST {P}/start-monitoring HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{{".encode())
@@ -285,10 +315,18 @@ async def test_a_body_that_never_comes_is_given_up(opened, monkeypatch):
 
 @pytest.mark.parametrize(
     "request_",
-    [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 10_000 + b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n"],
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 10_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    ],
     ids=["TLS", "no path", "version", "long path", "many headers", "long header", "negative length"],
 )
-async def test_what_is_no_http_is_told_so(opened, request_):
+async def test_what_is_no_http_is_told_so(opened: World, request_: bytes):
     """400 as a problem document that repeats nothing of what was sent, and the connection is closed."""
     answer = await raw(opened, request_)
     assert answer.startswith(b"HTTP/1.")
@@ -298,7 +336,7 @@ async def test_what_is_no_http_is_told_so(opened, request_):
     assert b"yyyy" not in answer
 
 
-async def test_an_expectation_that_cannot_be_met_is_a_problem(opened):
+async def test_an_expectation_that_cannot_be_met_is_a_problem(opened: World):
     """417 as a problem document."""
     answer = await raw(opened, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: miracles\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 417 ")
@@ -306,21 +344,21 @@ async def test_an_expectation_that_cannot_be_met_is_a_problem(opened):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", ""])
-async def test_an_open_api_is_not_to_be_reached_by_other_names(opened, host):
+async def test_an_open_api_is_not_to_be_reached_by_other_names(opened: World, host: str):
     """DNS rebinding: a name that a stranger pointed at loopback gets 421."""
     answer = await raw(opened, f"GET {P}/active HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 421 ")
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:6066", "127.0.0.1:6066", "[::1]:6066", "10.1.2.3"])
-async def test_an_open_api_is_reached_by_its_addresses(opened, host):
+async def test_an_open_api_is_reached_by_its_addresses(opened: World, host: str):
     """Addresses can't be rebound."""
     answer = await raw(opened, f"GET {P}/active HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
-async def test_an_open_api_refuses_changes_from_other_web_sites(opened, http, origin):
+async def test_an_open_api_refuses_changes_from_other_web_sites(opened: World, http: aiohttp.ClientSession, origin: str):
     """403 by Origin; the API's own page may."""
     opened.put("v1")
     async with http.post(opened.url + f"{P}/stop/v1", headers={"Origin": origin}) as response:
@@ -330,7 +368,7 @@ async def test_an_open_api_refuses_changes_from_other_web_sites(opened, http, or
         assert response.status == 200
 
 
-async def test_an_unexpected_error_says_nothing_of_the_inside(opened, http, monkeypatch, caplog):
+async def test_an_unexpected_error_says_nothing_of_the_inside(opened: World, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     """500 with the request's id; the log has the rest."""
 
     async def fail(*_: object) -> None:
@@ -344,7 +382,7 @@ async def test_an_unexpected_error_says_nothing_of_the_inside(opened, http, monk
     assert "a secret of the inside" in caplog.text
 
 
-async def test_every_answer_carries_the_headers_of_caution(opened, http):
+async def test_every_answer_carries_the_headers_of_caution(opened: World, http: aiohttp.ClientSession):
     """nosniff, no-store, a closed policy, and an id that the caller may choose."""
     chosen = "6f1d0f5e-3c0b-5b7e-9a55-0d7c1f2b8e41"
     for path in ("/health", "/ready", "/metrics", "/openapi.json", "/", "/nothing", f"{P}/active"):
@@ -358,7 +396,7 @@ async def test_every_answer_carries_the_headers_of_caution(opened, http):
         assert response.headers["X-Request-Id"] != "not a uuid"
 
 
-async def test_the_access_log_has_one_line_without_token_or_query(guarded, http, caplog):
+async def test_the_access_log_has_one_line_without_token_or_query(guarded: World, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture):
     """What was asked, by whom, what came of it; nothing a caller can forge a second line with."""
     caplog.set_level("INFO")
     async with http.get(URL(guarded.url + f"{P}/status/a%0Ab%1B[31m?post_id=p%0Aq", encoded=True), headers=READER):
@@ -371,7 +409,7 @@ async def test_the_access_log_has_one_line_without_token_or_query(guarded, http,
     assert "post_id" not in lines[0]
 
 
-async def test_requests_are_counted_by_route_never_by_path(opened, http):
+async def test_requests_are_counted_by_route_never_by_path(opened: World, http: aiohttp.ClientSession):
     """Labels hold patterns and known methods only."""
     for method, path in [("GET", f"{P}/status/secret-id"), ("PROPFIND", "/health"), ("GET", "/some/where")]:
         async with http.request(method, opened.url + path):
@@ -384,7 +422,7 @@ async def test_requests_are_counted_by_route_never_by_path(opened, http):
     assert "some" not in text.replace("resident", "")
 
 
-async def test_the_page_asks_browsers_for_the_token_itself(guarded, http):
+async def test_the_page_asks_browsers_for_the_token_itself(guarded: World, http: aiohttp.ClientSession):
     """401, but with the page as its body for those who want HTML; a problem document for programs."""
     async with http.get(guarded.url + "/", headers={"Accept": "text/html,*/*"}) as response:
         assert (response.status, response.content_type) == (401, "text/html")
@@ -395,7 +433,7 @@ async def test_the_page_asks_browsers_for_the_token_itself(guarded, http):
         assert (response.status, response.content_type) == (200, "text/html")
 
 
-async def test_the_pages_policy_names_its_own_style_and_script_and_nothing_else(opened, http):
+async def test_the_pages_policy_names_its_own_style_and_script_and_nothing_else(opened: World, http: aiohttp.ClientSession):
     """What is inline is named by its hash, so nothing that is slipped in can run; nothing comes from elsewhere."""
     async with http.get(opened.url + "/") as response:
         page, policy = await response.text(), response.headers["Content-Security-Policy"]
