@@ -199,7 +199,7 @@ class DeadLetters:
         self._consumer.seek(place, offset)
 
     async def _fetch(self, place: TopicPartition, limit: int = 500) -> list[ConsumerRecord]:
-        batches = await self._consumer.getmany(place, timeout_ms=round(READ_SECONDS * 1000), max_records=limit)
+        batches: dict[TopicPartition, list[ConsumerRecord]] = await self._consumer.getmany(place, timeout_ms=round(READ_SECONDS * 1000), max_records=limit)
         return batches.get(place, [])
 
 
@@ -225,5 +225,3 @@ def again(topic: str, record: ConsumerRecord) -> bytes | None:
     if topic == "interaction" and event.get("event_id") is None:
         event["event_id"] = f"dead-letter:{topic}/{record.partition}/{record.offset}"
     return to_bytes(event)
-
-

@@ -66,5 +66,3 @@ def windows_by_variant(sessions: Iterable[tuple[str, int, int]]) -> dict[str, li
     for variant_id, posted_at, deadline in sessions:
         windows[variant_id].append((posted_at, deadline))
     return dict(windows)
-
-

@@ -180,4 +180,3 @@ def _object(text: str | None, option: str) -> dict[str, Any] | None:
     if not isinstance(parsed, dict):
         raise typer.BadParameter("is not a JSON object", param_hint=option)
     return parsed
-

@@ -133,9 +133,9 @@ def _print_table(outcomes: Outcomes) -> None:
         rate = row["final_engagement_rate"]
         numbers = (f"{row['final_view_count']:,}", f"{row['final_interaction_count']:,}", "-" if rate is None else f"{rate:.3%}", f"{row['kill_rate']:.3%}")
         rows.append((row["variant_id"], row["post_id"], row["outcome"].replace("_", " "), row["ended_at"], *numbers))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = (cell.rjust(width) if column >= FIRST_NUMBER else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
+    for texts in rows:
+        cells = (cell.rjust(width) if column >= FIRST_NUMBER else cell.ljust(width) for column, (cell, width) in enumerate(zip(texts, widths, strict=True)))
         put("  ".join(cells).rstrip())
 
 

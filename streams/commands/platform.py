@@ -59,7 +59,7 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End after one simulated day, about three minutes.")] = False,
 ) -> None:
     """Start everything as up does, and watch a simulated posting day: kills are printed as they happen. Ctrl-C stops it."""
-    from streams.demo import run_demo
+    from streams.commands.simulation import run_demo
     from streams.local.supervisor import UpOptions, run_up
 
     settings = load_settings()

@@ -108,9 +108,7 @@ class EventPublisher:
         """
         deadline = time.monotonic() + CONNECT_SECONDS
         while True:
-            producer = AIOKafkaProducer(
-                **kafka_client_options(self._settings), acks="all", enable_idempotence=True, request_timeout_ms=10_000, max_batch_size=131_072
-            )
+            producer = AIOKafkaProducer(**kafka_client_options(self._settings), acks="all", enable_idempotence=True, request_timeout_ms=10_000, max_batch_size=131_072)
             try:
                 await producer.start()
             except KafkaError as error:
