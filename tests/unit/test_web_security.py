@@ -20,6 +20,7 @@ from streams.web.auth import Scope, check_bind
 from streams.web.install import faust_web_options
 from streams.web.playground import World
 from streams.web.routes import ROUTES, Route
+from streams.web.server import HANDLER_ARGUMENTS
 
 P = "/performance-monitor"
 POSTED = {"variant_id": "v1", "persona_id": "ada", "post_id": "p1", "expected_engagement_rate": 0.06}
@@ -311,6 +312,14 @@ async def test_a_body_that_never_comes_is_given_up(opened: World, monkeypatch: p
     monkeypatch.setattr(inputs, "BODY_SECONDS", 0.2)
     answer = await raw(opened, f"POST {P}/start-monitoring HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{{".encode())
     assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "], ids=["silent", "headers that trickle"])
+async def test_a_connection_that_never_gets_to_the_point_is_closed(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    """Idle ones, and those whose headers do not end, do not pile up."""
+    monkeypatch.setitem(HANDLER_ARGUMENTS, "keepalive_timeout", 0.3)
+    async with World() as world:
+        assert await raw(world, begun) == b""
 
 
 @pytest.mark.parametrize(
