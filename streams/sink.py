@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 3
 """Transactions under way at once; one that waits for a locked row does not hold up the others."""
-BATCH = 500
-"""Most records in one transaction."""
 CHUNKS_AHEAD = 8
 """Chunks of one partition that are fetched and not written before no more are fetched."""
 
@@ -76,8 +74,7 @@ class Sink:
     async def _write(self, chunk: Chunk) -> None:
         try:
             records, chunk.records = chunk.records, []
-            for start in range(0, len(records), BATCH):
-                await self._write_batch(chunk.tp, records[start : start + BATCH])
+            await self._write_batch(chunk.tp, records)
             chunk.ack()
         except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker
             self._fail(error)
