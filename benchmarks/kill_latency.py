@@ -72,7 +72,8 @@ async def measure(bootstrap: str, source: str, sink: str, rate: float, seconds: 
         await producer.flush()
         async with asyncio.timeout(30):
             while len(answered) < len(sent):
-                print(len(answered), len(sent), list(set(sent)-set(answered))[:3], file=sys.stderr)
+                if collecting.done():
+                    collecting.result()
                 await asyncio.sleep(0.1)
     finally:
         collecting.cancel()
@@ -123,7 +124,7 @@ def summary(milliseconds: list[int]) -> dict[str, float]:
 async def run(rate: float, seconds: float) -> dict[str, object]:
     """Start everything, warm up, and measure both."""
     with tempfile.TemporaryDirectory(prefix="early-kill-bench-") as home:
-        options = UpOptions(data_dir=Path("/tmp/ekBench") / "data", kafka_port=free_port(), postgres_port=free_port(), web_port=free_port(), workers=1)
+        options = UpOptions(data_dir=Path(home) / "data", kafka_port=free_port(), postgres_port=free_port(), web_port=free_port(), workers=1)
         async with platform(options) as endpoints:
             admin = AIOKafkaAdminClient(bootstrap_servers=endpoints.kafka)
             await admin.start()

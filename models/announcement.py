@@ -13,7 +13,8 @@ from models.session import End, Origin, Outcome, Session
 def kill_event(session: Session) -> dict[str, Any]:
     """Return the value of the ``variant_killed`` record of a killed ``session``. Source: contract, section 2."""
     end, policy, counts = _end(session), session.policy, session.counts
-    assert end.origin is not None
+    if end.origin is None:
+        raise ValueError("the session was not killed")
     return {
         "schema_version": 1,
         "kill_id": str(ids.kill_id(session.id)),

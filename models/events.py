@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -31,7 +32,7 @@ TOTAL_LIMIT = 10**12
 
 
 def _no_control_characters(text: str) -> str:
-    if not text.isprintable() and any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in text):
+    if not text.isprintable() and any(unicodedata.category(char) == "Cc" for char in text):
         raise ValueError("holds a control character")
     return text
 
@@ -68,18 +69,18 @@ Total = Annotated[int, Strict(), Field(ge=0, le=TOTAL_LIMIT)]
 Moment = Annotated[str | int | float | None, BeforeValidator(_moment)]
 
 
+def _integer_only(value: object) -> object:
+    if isinstance(value, (bool, float)):
+        raise ValueError("must be the integer 1")  # noqa: TRY004 - pydantic reports a ValueError as a problem of the field
+    return value
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     event_id: Text | None = None
     source: Text | None = None
-    schema_version: Annotated[Literal[1], BeforeValidator(lambda value: _not_true(value))] | None = None
-
-
-def _not_true(value: object) -> object:
-    if isinstance(value, (bool, float)):
-        raise ValueError("must be the integer 1")
-    return value
+    schema_version: Annotated[Literal[1], BeforeValidator(_integer_only)] | None = None
 
 
 class VariantPosted(_Message):

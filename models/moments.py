@@ -23,6 +23,8 @@ FIRST_MILLISECONDS = 2e10
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_LATEST_NUMBER = 1e15  # milliseconds beyond any date that can be written
+_LEAP_SECOND, _LAST_HOUR, _LAST_MINUTE = 60, 23, 59
 _RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(\.\d+)?(?:([Zz])|([+-])(\d\d):(\d\d))", re.ASCII)
 
 
@@ -62,7 +64,7 @@ def parse_moment(raw: str | float) -> int:
         return _parse_rfc3339(raw)
     if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not math.isfinite(raw):
         raise Reject("is not a moment (RFC 3339 with an offset, or a Unix time)")
-    if abs(raw) > 1e15:
+    if abs(raw) > _LATEST_NUMBER:
         raise Reject("lies outside the years 2000 to 9999")
     return round(raw * SECOND) if raw < FIRST_MILLISECONDS else round(raw * 1_000)
 
@@ -72,16 +74,16 @@ def _parse_rfc3339(text: str) -> int:
     if match is None:
         raise Reject("is not a moment (RFC 3339 with an offset, or a Unix time)")
     year, month, day, hour, minute, second = (int(part) for part in match.group(1, 2, 3, 4, 5, 6))
-    leap = second == 60  # RFC 3339, section 5.7; counted as the second after it
+    leap = second == _LEAP_SECOND  # RFC 3339, section 5.7; counted as the second after it
     try:
-        whole = from_datetime(datetime(year, month, day, hour, minute, 59 if leap else second, tzinfo=UTC))
+        whole = from_datetime(datetime(year, month, day, hour, minute, second - leap, tzinfo=UTC))
     except ValueError as error:
         raise Reject("names a day or time that does not exist") from error
     fraction = int((Decimal("0" + match[7]) * SECOND).quantize(Decimal(1), ROUND_HALF_EVEN)) if match[7] else 0
     offset = 0
     if match[9]:
         hours, rest = int(match[10]), int(match[11])
-        if hours > 23 or rest > 59:
+        if hours > _LAST_HOUR or rest > _LAST_MINUTE:
             raise Reject("has an offset that does not exist")
         offset = (hours * 60 + rest) * MINUTE * (1 if match[9] == "+" else -1)
     return whole + leap * SECOND + fraction - offset

@@ -120,8 +120,11 @@ class Session:
 
     @property
     def needs_latch(self) -> bool:
-        """Tell whether its end has to be durable before anybody is told: it does not follow from the log alone."""
-        return self.end is not None and (self.by_order or self.end.outcome is Outcome.STOPPED)
+        """Tell whether its end has to be durable before anybody is told: all but a kill that follows from the log alone.
+
+        A time-out too: a stop that is read again after a crash must find it.
+        """
+        return self.end is not None and (self.by_order or self.end.outcome is not Outcome.KILLED)
 
     def holds(self, moment: int) -> bool:
         """Tell whether ``moment`` lies in the window; the deadline itself does not."""
@@ -142,16 +145,10 @@ class Session:
         Returns:
             What became of it. After ``COUNTED`` the caller looks at ``end``.
         """
-        end = self.end
         moment = event.occurred_at
-        if end is not None and end.outcome is not Outcome.TIMED_OUT:
-            return Result.AFTER_END
-        if moment < self.posted_at:
-            return Result.EARLY
-        if moment >= self.deadline or append_us >= self.deadline + grace:
-            return Result.LATE
-        if end is not None:
-            return Result.AFTER_END
+        missed = self._missed(moment, append_us, grace)
+        if missed is not None:
+            return missed
         if event.event_id is not None:
             if self.event_ids is None:
                 self.event_ids = EventIds()
@@ -161,7 +158,7 @@ class Session:
             self.counts.add(event.kind, event.count)
         else:
             self.counts.raise_to(event.totals)
-        if offset > self.applied:
+        if offset > self.applied:  # noqa: PLR1730 - max() would cost every record a call
             self.applied = offset
         if event.post_id is None:
             self.by_order = True
@@ -169,6 +166,17 @@ class Session:
         if isinstance(verdict, Kill):
             self.finish(End(Outcome.KILLED, verdict.reason, moment, now, Origin(origin_topic, partition, offset, moment), verdict.label))
         return Result.COUNTED
+
+    def _missed(self, moment: int, append_us: int, grace: int) -> Result | None:
+        """Say why an event cannot count; None if it may. A session that timed out still tells early and late events apart."""
+        end = self.end
+        if end is not None and end.outcome is not Outcome.TIMED_OUT:
+            return Result.AFTER_END
+        if moment < self.posted_at:
+            return Result.EARLY
+        if moment >= self.deadline or append_us >= self.deadline + grace:
+            return Result.LATE
+        return None if end is None else Result.AFTER_END
 
     def finish(self, end: End) -> None:
         """End the session; counts freeze."""

@@ -114,7 +114,7 @@ class Waiting:
                 segment = staying[0].offset
                 for waiter in staying:
                     waiter.segment = segment
-                self._segments[variant_id, segment] = staying
+                self._segments.setdefault((variant_id, segment), []).extend(staying)  # it may exist: its first one was given up, and delivered again
                 self._changed.add((variant_id, segment))
         self._fresh.clear()
         changes = []

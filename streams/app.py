@@ -86,10 +86,9 @@ def _require_free_port(settings: Settings) -> None:
 async def _wait_for_kafka(settings: Settings) -> None:
     """Wait until Kafka is there and the topics are as they must be; raises ``Stop`` if they are not."""
     stopping = asyncio.current_task()
-    assert stopping is not None
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.cancel)
+    if stopping is not None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.cancel)
     said = False
     while True:
         try:

@@ -38,6 +38,7 @@ class _Increment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fal
 
 _decode = msgspec.json.Decoder(_Increment).decode
 _encode = msgspec.json.Encoder().encode
+_USUAL_LENGTH = len("2019-11-29T12:45:13.822505Z")
 _seconds: dict[str, int] = {}
 _SECONDS_KEPT = 100_000
 
@@ -67,7 +68,7 @@ def decode_interaction(value: bytes | None, key: bytes | None, append_us: int) -
 
 def _moment(raw: str | float) -> int:
     """Read a moment; of the usual ``2019-11-29T12:45:13.822505Z`` the whole second is remembered, for its neighbours share it."""
-    if isinstance(raw, str) and len(raw) == 27 and raw[19] == "." and raw[26] == "Z":
+    if isinstance(raw, str) and len(raw) == _USUAL_LENGTH and raw[19] == "." and raw[26] == "Z":
         digits = raw[20:26]
         if digits.isascii() and digits.isdigit():
             second = _seconds.get(raw[:19])
@@ -79,9 +80,7 @@ def _moment(raw: str | float) -> int:
     return parse_moment(raw)
 
 
-def dead_letter(
-    topic: str, partition: int, offset: int, append_us: int, key: bytes | None, value: bytes | None, reason: str, now: int
-) -> tuple[bytes | None, bytes]:
+def dead_letter(topic: str, partition: int, offset: int, append_us: int, key: bytes | None, value: bytes | None, reason: str, now: int) -> tuple[bytes | None, bytes]:
     """Return key and value of the ``dead_letter`` record for a record that could not be used.
 
     Args:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from models.errors import Reject
-from models.events import Defaults, parse_stop, parse_variant_posted
+from models.events import parse_stop, parse_variant_posted
 from models.monitor import PartitionMonitor
+from models.policy import Defaults
 from models.session import Result
 from streams.codec import decode_interaction, microseconds
 

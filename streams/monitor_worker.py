@@ -10,9 +10,9 @@ from typing import Any
 import faust
 from faust.windows import TumblingWindow
 
-from models.events import Defaults
 from models.moments import MINUTE, SECOND
 from models.monitor import Limits
+from models.policy import Defaults
 from streams.delivery import KafkaLog
 from streams.faust_app import create_app, source_topic
 from streams.metrics import Metrics

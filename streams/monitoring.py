@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from streams.tables import StateTable, parse_key
 from streams.ticks import Progress
 
 if TYPE_CHECKING:
-    from models.events import Defaults
+    from models.policy import Defaults
     from streams.partition import Log, Observer
     from streams.transport import Chunk, ChunkedConsumer
 
@@ -40,6 +41,8 @@ CHUNKS_AHEAD = 4
 RECORDS_AHEAD = 1_000_000
 """Records of one partition that may be folded and not yet done before no more are fetched."""
 YIELD_EVERY = 500
+LEAVE_SECONDS = 5.0
+"""How long a worker that is to stop goes on to make its work durable."""
 
 
 @dataclass(slots=True)
@@ -94,6 +97,7 @@ class Monitoring:
         self._generation = 0
         self._ends: dict[TP, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
 
     # -- assignment --------------------------------------------------------------------------------------------------
 
@@ -102,10 +106,18 @@ class Monitoring:
         self._tasks = self._tasks or [asyncio.create_task(self._for_ever(self._tick, TICK_SECONDS)), asyncio.create_task(self._for_ever(self._flush, self._flush_seconds))]
 
     async def stop(self) -> None:
-        """Make everything durable that has been folded; after that the offsets may be committed."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*(owned.worker.drain() for owned in self._owned.values()))
+        """Make everything durable that has been folded; after that the offsets may be committed.
+
+        Gives up after ``LEAVE_SECONDS``, when Kafka is away: what is not durable is done again after the next start.
+        """
+        self._stopping.set()
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                if self._tasks:
+                    await asyncio.wait(self._tasks)  # not cancelled: half a flush must not be followed by another
+                await asyncio.gather(*(owned.worker.drain() for owned in self._owned.values()))
+        except TimeoutError:
+            log.warning("leaving with work undone, Kafka does not take it; it is done again after the next start")
 
     def let_go(self) -> None:
         """Give up all partitions: the group is being rebalanced. What is not durable is repeated by the next owner."""
@@ -144,16 +156,12 @@ class Monitoring:
             monitor = await self._restore(partition, readings[self._topics.interaction].next - 1)
             if generation != self._generation:
                 return
-            worker = PartitionWorker(
-                monitor, log=self._log, tables=self._tables, topics=self._topics, defaults=self._defaults, observer=self._observer, clock=self._clock
-            )
+            worker = PartitionWorker(monitor, log=self._log, tables=self._tables, topics=self._topics, defaults=self._defaults, observer=self._observer, clock=self._clock)
             self._owned[partition] = Owned(worker, readings)
             await worker.resume()
 
     async def _restore(self, partition: int, position: int) -> PartitionMonitor:
-        monitor = PartitionMonitor(
-            partition, self._limits, self._topics.interaction, self._topics.monitoring_control, self._topics.variant_posted, position=position
-        )
+        monitor = PartitionMonitor(partition, self._limits, self._topics.interaction, self._topics.monitoring_control, self._topics.variant_posted, position=position)
         engagement, event_id, waiting = (table.take(partition) for table in self._state_tables)
         segments = {tuple(parse_key(key)): packed for key, packed in event_id.items()}
         for count, value in enumerate(engagement.values(), 1):
@@ -214,14 +222,19 @@ class Monitoring:
     # -- time --------------------------------------------------------------------------------------------------------
 
     async def _for_ever(self, work: Callable[[], object], pause: float) -> None:
-        while True:
-            await asyncio.sleep(pause)
+        while not await self._is_stopping_within(pause):
             try:
                 await work()  # type: ignore[misc]
             except (KafkaError, FaustError, TimeoutError) as error:
                 log.debug("skipped once: %r", error)  # Kafka is away or a rebalance is on: the next look will do
             except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker
                 self._fail(error)
+
+    async def _is_stopping_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
 
     async def _flush(self) -> None:
         await asyncio.gather(*(owned.worker.flush() for owned in self._owned.values()))
@@ -285,11 +298,7 @@ class Monitoring:
 
     def sessions_of(self, variant_id: str) -> list[SessionView]:
         """Return all sessions of the variant that this worker holds, ended ones too, the one posted last first."""
-        found = [
-            session.view(partition)
-            for partition, owned in self._owned.items()
-            for session in owned.worker.monitor.sessions.get(variant_id, {}).values()
-        ]
+        found = [session.view(partition) for partition, owned in self._owned.items() for session in owned.worker.monitor.sessions.get(variant_id, {}).values()]
         return sorted(found, key=_newest_first, reverse=True)
 
     def active(self, limit: int, after: tuple[int, str] | None) -> list[SessionView]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.session import Result
-from streams.metrics import Metrics
+from streams.metrics import RESULTS, EventResult, Metrics
+
+RESULT_NAMES: dict[Result, EventResult] = {Result(name): name for name in RESULTS}
 
 
 class Observing:
@@ -31,12 +33,12 @@ class Observing:
             if result is Result.WAITING:
                 self.waiting += count
             else:
-                self._metrics.count(result.value, count)
+                self._metrics.count(RESULT_NAMES[result], count)
 
     def resolved(self, result: Result, *, restored: bool) -> None:
         """Count a waiting record that has got its final result; ``restored`` if an earlier process had read it."""
         if restored:
-            self._metrics.restored_waiting(result.value)
+            self._metrics.restored_waiting(RESULT_NAMES[result])
         else:
             self.waiting -= 1
-            self._metrics.count(result.value)
+            self._metrics.count(RESULT_NAMES[result])

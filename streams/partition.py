@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from models.announcement import end_record, kill_event, start_record
-from models.events import Defaults
-from models.monitor import Emission, Ended, PartitionMonitor, Rejected, Started
 from models.moments import SECOND
+from models.monitor import Emission, Ended, PartitionMonitor, Rejected, Started
+from models.policy import Defaults
 from models.session import Outcome, Result, Session
 from models.state import encode_session, encode_waiters, seal_event_ids
 from streams.codec import dead_letter, encode_json, microseconds
@@ -41,10 +41,10 @@ class Done(Protocol):
 class Log(Protocol):
     """Where records go; ``streams.delivery.KafkaLog``, or an in-process one in tests."""
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Any:  # noqa: ANN401 - opaque to the caller
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Any:
         """Append a record; returns what ``delivered`` wants."""
 
-    async def delivered(self, sent: Any) -> bool:  # noqa: ANN401 - opaque to the caller
+    async def delivered(self, sent: Any) -> bool:
         """Wait for the acknowledgement; False asks to send again."""
 
 
@@ -125,7 +125,7 @@ class PartitionWorker:
         self.is_closed = False
         self._log, self._tables, self._topics, self._defaults, self._observer, self._clock = log, tables, topics, defaults, observer, clock
         self._folded: list[Done] = []
-        self._dead_letters: list[tuple[Rejected, Any]] = []
+        self._dead_letters: list[Rejected] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._folding = asyncio.Lock()
         self._flushing = asyncio.Lock()
@@ -178,7 +178,7 @@ class PartitionWorker:
         for emission in emissions:
             match emission:
                 case Rejected():
-                    self._dead_letters.append((emission, await self._send_dead_letter(emission)))
+                    self._dead_letters.append(emission)
                 case Started():
                     self._observer.started()
                     news.append(emission)
@@ -197,10 +197,8 @@ class PartitionWorker:
                 if record.offset == end.origin.offset:
                     self._kill_appended[id(session)] = microseconds(record.timestamp)
 
-    async def _send_dead_letter(self, rejected: Rejected) -> Any:  # noqa: ANN401 - opaque, see Log
-        key, value = dead_letter(
-            rejected.topic, self.monitor.partition, rejected.offset, rejected.append_us, rejected.key, rejected.value, rejected.reason, self._clock()
-        )
+    async def _send_dead_letter(self, rejected: Rejected) -> Any:
+        key, value = dead_letter(rejected.topic, self.monitor.partition, rejected.offset, rejected.append_us, rejected.key, rejected.value, rejected.reason, self._clock())
         return await self._log.send(self._topics.dead_letter, key, value)
 
     # -- telling -----------------------------------------------------------------------------------------------------
@@ -261,11 +259,10 @@ class PartitionWorker:
             began, done = self._clock(), self._folded
             self._folded = []
             letters, self._dead_letters = self._dead_letters, []
-            for rejected, ticket in letters:
-                while not await self._log.delivered(ticket):
-                    ticket = await self._send_dead_letter(rejected)  # noqa: PLW2901 - the same letter again
+            # All at one moment: a waiting record that is given up from here on leaves its segment after its letter, not before.
             sessions, deleted = self.monitor.take_changes()
             segments = self.monitor.waiting.changed_segments()
+            await self._bury(letters)
             await self._write_sessions(sessions)
             await self._write(self._tables.engagement, [(self._session_key(session), None) for session in deleted])
             await self._write(
@@ -278,6 +275,16 @@ class PartitionWorker:
                 chunk.ack()
             if sessions or deleted or segments:
                 self._observer.flushed((self._clock() - began) / SECOND, {"engagement": len(sessions) + len(deleted), "waiting": len(segments)})
+
+    async def _bury(self, letters: list[Rejected]) -> None:
+        left = letters
+        while left and not self.is_closed:
+            tickets = []
+            for count, rejected in enumerate(left, 1):
+                tickets.append(await self._send_dead_letter(rejected))
+                if count % SLICE == 0:
+                    await asyncio.sleep(0)
+            left = [rejected for rejected, ticket in zip(left, tickets, strict=True) if not await self._log.delivered(ticket)]
 
     def _session_key(self, session: Session) -> bytes:
         return self._tables.engagement.key(session.variant_id, session.post_id, at=session.posted_at / SECOND)

@@ -45,7 +45,7 @@ class RecoveredStore(memory.Store):  # type: ignore[misc]
         """Do nothing: ``take`` empties the store."""
 
 
-class StateTable(faust.Table):  # type: ignore[misc, type-arg]
+class StateTable(faust.Table):  # type: ignore[misc]
     """A Faust table of raw keys and values, written with ``write`` and read back with ``take``."""
 
     def __init__(self, app: faust.App, *, name: str, partitions: int, **options: Any) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiokafka import ConsumerRecord
 from faust.transport.drivers import aiokafka as driver
@@ -28,7 +28,7 @@ CHUNK = 2_000
 IDLE_WAIT = 0.02
 """Seconds until partitions that are held back are asked about again."""
 
-Record = ConsumerRecord[bytes | None, bytes | None]
+Record: TypeAlias = ConsumerRecord  # its key and value are bytes, or None
 
 
 @dataclass(slots=True, eq=False)

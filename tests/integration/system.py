@@ -64,7 +64,7 @@ class Worker:
         self._ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"import sys; from streams.app import run_worker; from streams.settings import Settings; sys.exit(run_worker(Settings(), {self._role!r}))"], cwd=ROOT, env=self._environment, stdout=out, stderr=out
+                [sys.executable, "-m", "streams.cli", "worker", "--role", self._role, "--web-port", str(self.port)], cwd=ROOT, env=self._environment, stdout=out, stderr=out
             )
 
     async def ready(self) -> None:

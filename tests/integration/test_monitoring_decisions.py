@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
 from streams.local.child import free_port
 from streams.local.kafka import KafkaServer
 from streams.settings import Settings
