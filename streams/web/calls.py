@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from models.errors import Reject, Retry
+from models.errors import Reject, Retry, Stop
 from models.events import VariantPosted, posting, validation_problems
 from models.moments import DAY
 from streams.metrics import CONTENT_TYPE
@@ -122,7 +122,7 @@ async def revive_variant(request: web.Request) -> web.Response:
         raise _unknown(variant_id) from None
     except Reject as error:
         raise Problem(409, f"Variant {variant_id!r} cannot be revived: {error.reason}.", title="Variant is not killed") from None
-    except Retry:
+    except (Retry, Stop):
         raise unavailable("PostgreSQL does not answer, so nothing was revived; repeat the request.") from None
     return _json({"status": "variant_revived", "variant_id": variant_id, **restored})
 

@@ -99,10 +99,12 @@ async def read_body(request: web.Request) -> bytes:
     """Read the body, counting: it is refused as soon as it is too large, whatever ``Content-Length`` says.
 
     Raises:
-        Problem: 413 over ``BODY_LIMIT``, 415 if it is not JSON by its content type, 408 if it takes over ``BODY_SECONDS``.
+        Problem: 413 over ``BODY_LIMIT``, 415 if it is packed or not JSON by its content type, 408 if it takes over ``BODY_SECONDS``.
     """
     if request.content_length is not None and request.content_length > BODY_LIMIT:
         raise Problem(413, _TOO_LARGE, closes=True)
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem(415, "The body must not be packed (Content-Encoding).", headers={"Accept-Encoding": "identity"}, closes=True)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):

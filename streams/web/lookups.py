@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from models.errors import Retry
+from models.errors import Retry, Stop
 from models.moments import DAY
 from models.views import SessionView
 from streams.web.cluster import Cluster
@@ -61,6 +61,8 @@ class Lookups:
                 return await call
         except TimeoutError:
             raise Retry("PostgreSQL does not answer in time") from None
+        except Stop as error:  # a wrong set-up of the database must not end what works without it
+            raise Retry(str(error)) from None
 
     async def status(self, variant_id: str, post_id: str | None, authorization: str | None) -> Shown | None:
         """Return the session that was posted last, or that of ``post_id``, or None.

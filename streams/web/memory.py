@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from models.engagement import KINDS
-from models.errors import Reject, Retry
+from models.errors import Reject, Retry, Stop
 from models.ids import session_id
 from models.moments import minutes
 from models.views import SessionView
@@ -114,13 +114,14 @@ class MemoryLive:
 
 
 class MemoryStore:
-    """``StorePort`` in memory; ``is_away`` makes every call fail like a stopped PostgreSQL."""
+    """``StorePort`` in memory; ``is_away`` makes every call fail like a stopped PostgreSQL, ``is_wrong`` like one without the tables."""
 
     def __init__(self) -> None:
         self.records: dict[str, Recorded] = {}
         self.audits: list[dict[str, Any]] = []
         self.killed: dict[str, bool] = {}
         self.is_away = False
+        self.is_wrong = False
 
     def put(self, record: Recorded) -> None:
         """Hold this record."""
@@ -129,6 +130,8 @@ class MemoryStore:
     def _ask(self) -> None:
         if self.is_away:
             raise Retry("PostgreSQL: connection refused")
+        if self.is_wrong:
+            raise Stop("PostgreSQL: relation does not exist")
 
     async def latest(self, variant_id: str, post_id: str | None) -> Recorded | None:
         """Return the session posted last, or that of ``post_id``."""

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from models.errors import Reject, Retry
+from models.errors import Reject, Retry, Stop
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ async def answer_problems(request: web.Request, handler: Answer) -> web.StreamRe
         return Problem(400, "The body could not be read.").response(request_id)
     except Reject as error:
         return invalid(error.field or "body", error.reason).response(request_id)
-    except (Retry, TimeoutError) as error:
+    except (Retry, Stop, TimeoutError) as error:
         logger.warning("request %s cannot be answered now: %s", request_id, str(error) or "timed out")
         return unavailable("A part of the service that this needs does not answer now; repeat the request.").response(request_id)
     except Exception:

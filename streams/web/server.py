@@ -17,8 +17,8 @@ from streams.web.problems import Problem
 
 SHUTDOWN_SECONDS = 2.0
 """How long requests may go on when the worker goes down; twice that at worst."""
-HANDLER_ARGUMENTS = {"keepalive_timeout": 30.0, "lingering_time": 2.0, "max_line_size": 8190, "max_field_size": 8190}
-"""Limits of a connection: an idle one, or one whose headers trickle in, is closed after 30 s."""
+HANDLER_ARGUMENTS = {"keepalive_timeout": 30.0, "lingering_time": 2.0, "max_line_size": 8190, "max_field_size": 8190, "auto_decompress": False}
+"""Limits of a connection: an idle one, or one whose headers trickle in, is closed after 30 s. Packed bodies stay packed, and are refused."""
 
 
 class _Protocol(RequestHandler):

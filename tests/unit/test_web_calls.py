@@ -552,3 +552,15 @@ async def test_a_bad_post_id_in_the_query_is_named(ask: Client, post_id: str):
     """422 that names post_id."""
     status, body, _ = await ask("GET", f"{P}/status/v1?post_id={post_id}")
     assert (status, body["errors"][0]["field"]) == (422, "post_id")
+
+
+async def test_a_database_that_is_set_up_wrong_is_like_one_that_is_away(world: World, ask: Client) -> None:
+    """What is live is answered, a start works, the rest is 503; nothing is 500."""
+    world.store.is_wrong = True
+    world.put("v1", started_at_us=now_us())
+    assert (await ask("GET", f"{P}/status/v1"))[0] == 200
+    assert (await ask("POST", f"{P}/start-monitoring", json={**POSTED, "variant_id": "v2"}))[0] == 201
+    for method, call in [("GET", "status/v3"), ("GET", "sessions"), ("POST", "revive/v1")]:
+        status, body, response = await ask(method, f"{P}/{call}")
+        assert (status, response.headers["Retry-After"]) == (503, "2")
+        assert "relation" not in str(body)
