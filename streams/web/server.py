@@ -49,7 +49,7 @@ class Runner(web.AppRunner):
         return _Server(made.request_handler, request_factory=made.request_factory, handler_cancellation=made.handler_cancellation, loop=made._loop, **made._kwargs)  # noqa: SLF001
 
 
-class BoundedWeb(FaustWeb):
+class BoundedWeb(FaustWeb):  # type: ignore[misc]
     """Faust's web server without Faust's own pages."""
 
     default_blueprints = ()
@@ -62,9 +62,9 @@ class BoundedWeb(FaustWeb):
         self._runner = Runner(self.web_app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
 
 
-class WebFirst(BootStrategy):
+class WebFirst(BootStrategy):  # type: ignore[misc]
     """Starts the web server before Kafka's clients: health and readiness are there to be asked while those still try."""
 
     def server(self) -> Iterable[Any]:
         """Return the services in the order in which they start; they stop in the reverse one."""
-        return self._chain(self.sensors(), self.web_server(), self.kafka_producer(), self.kafka_consumer(), self.agents(), self.kafka_conductor(), self.tables())
+        return self._chain(  # type: ignore[no-any-return]self.sensors(), self.web_server(), self.kafka_producer(), self.kafka_consumer(), self.agents(), self.kafka_conductor(), self.tables())
