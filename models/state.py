@@ -74,7 +74,8 @@ def seal_event_ids(session: Session) -> SegmentChanges:
 
 def encode_session(session: Session) -> bytes:
     """Return the value that makes ``session`` durable as it is now."""
-    policy, end, event_ids = session.policy, session.end, session.event_ids
+    policy, end = session.policy, session.end
+    event_ids = session.event_ids if end is None else None  # an ended session looks at no event id again
     return _encoder.encode(
         _State(
             version=_VERSION,
