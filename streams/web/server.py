@@ -67,4 +67,6 @@ class WebFirst(BootStrategy):  # type: ignore[misc]
 
     def server(self) -> Iterable[Any]:
         """Return the services in the order in which they start; they stop in the reverse one."""
-        return self._chain(  # type: ignore[no-any-return]self.sensors(), self.web_server(), self.kafka_producer(), self.kafka_consumer(), self.agents(), self.kafka_conductor(), self.tables())
+        app = (self.kafka_producer(), self.kafka_consumer(), self.agents(), self.kafka_conductor(), self.tables())
+        services: Iterable[Any] = self._chain(self.sensors(), self.web_server(), *app)
+        return services
