@@ -27,6 +27,8 @@ VALUE_LIMIT = 64 * 1024
 """Most bytes a value may have. Source: contract, section 2."""
 METADATA_LIMIT = 4 * 1024
 """Most bytes ``metadata`` may have as compact JSON in UTF-8."""
+METADATA_DEPTH = 100
+"""Most levels of objects and lists in ``metadata``: whatever reads it later has a limit, and none is lower."""
 COUNT_LIMIT = 1_000_000
 TOTAL_LIMIT = 10**12
 
@@ -44,6 +46,11 @@ def _known_rule(name: str) -> str:
 
 
 def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [metadata]
+    for _ in range(METADATA_DEPTH):
+        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item) if isinstance(part, (dict, list))]
+    if level:
+        raise ValueError("is nested too deeply")
     if len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode()) > METADATA_LIMIT:
         raise ValueError(f"is larger than {METADATA_LIMIT} bytes")
     return metadata

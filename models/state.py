@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -39,7 +39,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     end_pending: bool
     end: tuple[str, str, int, int, tuple[str, int, int, int] | None, str] | None
     source: str | None
-    metadata: dict[str, Any] | None
+    metadata: bytes | None
 
 
 _VERSION = 1
@@ -97,7 +97,7 @@ def encode_session(session: Session) -> bytes:
             end_pending=session.end_pending,
             end=(end.outcome.value, end.reason, end.ended_at, end.decided_at, _origin(end.origin), end.label) if end else None,
             source=session.source,
-            metadata=session.metadata,
+            metadata=None if session.metadata is None else msgspec.json.encode(session.metadata),  # MessagePack's integers have 64 bits, JSON's any size
         )
     )
 
@@ -133,7 +133,7 @@ def decode_session(value: bytes, segment: Callable[[Session, int], bytes | None]
         start_pending=state.start_pending,
         end_pending=state.end_pending,
         source=state.source,
-        metadata=state.metadata,
+        metadata=None if state.metadata is None else json.loads(state.metadata),
     )
     session.deadline = session.posted_at + session.policy.timeout
     if state.end is not None:
