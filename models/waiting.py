@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from models.events import Interaction
 
 FOREVER = 2**63
+SEGMENT_BYTES = 256 * 1024
+"""Most bytes of keys and values in one segment, the first of which may be larger: Kafka takes records of up to 1 MiB."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +33,10 @@ class Waiter:
     segment: int | None = None
     restored: bool = False
     gone: bool = False
+
+
+def _arrival(waiter: Waiter) -> int:
+    return waiter.offset
 
 
 @dataclass(slots=True)
@@ -75,7 +81,7 @@ class Waiting:
 
     def take(self, variant_id: str, wanted: Callable[[Waiter], bool]) -> list[Waiter]:
         """Remove and return the variant's waiters that are ``wanted``, in order of arrival."""
-        taken = [waiter for waiter in self.of(variant_id) if wanted(waiter)]
+        taken = sorted((waiter for waiter in self.of(variant_id) if wanted(waiter)), key=_arrival)  # one that was delivered again came last
         for waiter in taken:
             self._remove(waiter)
         return taken
@@ -109,13 +115,16 @@ class Waiting:
     def changed_segments(self) -> list[tuple[str, int, list[Waiter]]]:
         """Gather new waiters into segments; return (variant, segment, its waiters now) of each to write, or to delete if it is empty."""
         for variant_id, fresh in self._fresh.items():
-            staying = [waiter for waiter in fresh if not waiter.gone]
-            if staying:
-                segment = staying[0].offset
-                for waiter in staying:
-                    waiter.segment = segment
-                self._segments.setdefault((variant_id, segment), []).extend(staying)  # it may exist: its first one was given up, and delivered again
-                self._changed.add((variant_id, segment))
+            size, name = SEGMENT_BYTES, (variant_id, 0)
+            for waiter in fresh:
+                if waiter.gone:
+                    continue
+                size += len(waiter.key) + len(waiter.value)
+                if size > SEGMENT_BYTES:
+                    size, name = len(waiter.key) + len(waiter.value), (variant_id, waiter.offset)
+                    self._changed.add(name)
+                waiter.segment = name[1]
+                self._segments.setdefault(name, []).append(waiter)  # it may exist: its first one was given up, and delivered again
         self._fresh.clear()
         changes = []
         for name in self._changed:
