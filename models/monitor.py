@@ -181,7 +181,7 @@ class PartitionMonitor:
             True if there may be more to do: call again.
         """
         done = 0
-        while done < limit and self._ended and self._ended[0][0] <= committed_through:
+        while done < limit and self._ended and self._ended[0][0] < committed_through:
             session = self._ended[0][2]
             if session.end_pending or session.start_pending:
                 break
@@ -240,7 +240,8 @@ class PartitionMonitor:
                 self.emissions.append(Ended(session))
         for waiter in waiters:
             self.waiting.add(waiter)
-            if any(_belongs(waiter.event, session) and waiter.offset <= session.applied for session in self.sessions.get(waiter.event.variant_id, {}).values()):
+            # Whoever was to have it has taken it: its segment is deleted only after the session's state is written.
+            if any(_belongs(waiter.event, session) for session in self.sessions.get(waiter.event.variant_id, {}).values()):
                 self.waiting.take(waiter.event.variant_id, lambda other, this=waiter: other is this)  # type: ignore[misc]
 
     def all_sessions(self) -> Iterator[Session]:
