@@ -50,6 +50,10 @@ def _run() -> int:
         code = BROKEN_PIPE
     except OSError as error:
         code = _say(f"early-kill: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", FAILED)
+    except Exception as error:
+        if os.environ.get("EARLY_KILL_LOG_LEVEL") == "DEBUG":
+            raise
+        code = _say(f"early-kill: internal error, please report it: {type(error).__name__}: {error} (EARLY_KILL_LOG_LEVEL=DEBUG shows where)", FAILED)
     return code
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 from sqlalchemy import insert, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.moments import format_moment
 from models.records import ScheduledPost, VariantPool
 from streams.commands.common import put, tell
 from streams.commands.kills import kill_line
-from streams.database import create_engine
+from streams.database import create_engine, explained
 from streams.integration import EventPublisher, KillSubscriber, VariantKilled
 from streams.integration.publisher import Pipeline
 from streams.traffic import DAY_SECONDS, WINDOW_MINUTES, Variant, happenings, plan_day
@@ -47,22 +49,31 @@ async def run_demo(settings: Settings, endpoints: Endpoints, *, seed: int, once:
     try:
         async with EventPublisher(here) as publisher, KillSubscriber(here) as kills:
             printing = asyncio.create_task(_print_kills(kills, engine))
-            try:
-                day = 1
-                while True:
-                    living = asyncio.create_task(_live_through(day, seed + day - 1, publisher, engine))
-                    await asyncio.wait({living, printing}, return_when=asyncio.FIRST_COMPLETED)
-                    if printing.done():
-                        living.cancel()
-                        await printing
-                    await living
-                    if once:
-                        return
-                    day += 1
-            finally:
-                printing.cancel()
+            day = 1
+            while True:
+                living = asyncio.create_task(_live_through(day, seed + day - 1, publisher, engine))
+                await _both(living, printing)
+                if once:
+                    printing.cancel()
+                    await asyncio.gather(printing, return_exceptions=True)
+                    return
+                day += 1
     finally:
         await engine.dispose()
+
+
+async def _both(living: asyncio.Task[None], printing: asyncio.Task[None]) -> None:
+    """Wait for the day's end while kills are printed; whatever ends otherwise ends both."""
+    try:
+        await asyncio.wait({living, printing}, return_when=asyncio.FIRST_COMPLETED)
+        if printing.done():
+            printing.result()
+        living.result()
+    except BaseException:
+        living.cancel()
+        printing.cancel()
+        await asyncio.gather(living, printing, return_exceptions=True)
+        raise
 
 
 async def _live_through(day: int, seed: int, publisher: EventPublisher, engine: AsyncEngine) -> None:
@@ -92,9 +103,10 @@ async def _schedule(engine: AsyncEngine, variants: list[Variant]) -> None:
         for variant in variants
         for number in range(variant.scheduled_posts)
     ]
-    async with engine.begin() as connection:
-        await connection.execute(insert(VariantPool), [{"variant_id": variant.variant_id, "persona_id": variant.persona_id, "status": "active"} for variant in variants])
-        await connection.execute(insert(ScheduledPost), posts)
+    with explained():
+        async with engine.begin() as connection:
+            await connection.execute(insert(VariantPool), [{"variant_id": variant.variant_id, "persona_id": variant.persona_id, "status": "active"} for variant in variants])
+            await connection.execute(insert(ScheduledPost), posts)
 
 
 async def _print_kills(kills: KillSubscriber, engine: AsyncEngine) -> None:
@@ -108,17 +120,19 @@ async def _print_kill(kill: VariantKilled, engine: AsyncEngine) -> None:
     cancelled = None
     deadline = time.monotonic() + CLEANUP_SECONDS
     while cancelled is None and time.monotonic() < deadline:
-        async with engine.connect() as connection:
-            if await connection.scalar(_IS_KILLED, {"variant": kill.variant_id}):
-                cancelled = await connection.scalar(_CLEANED, {"variant": kill.variant_id, "kill": str(kill.kill_id)})
+        with suppress(SQLAlchemyError):
+            async with engine.connect() as connection:
+                if await connection.scalar(_IS_KILLED, {"variant": kill.variant_id}):
+                    cancelled = await connection.scalar(_CLEANED, {"variant": kill.variant_id, "kill": str(kill.kill_id)})
         if cancelled is None:
             await asyncio.sleep(0.05)
     put(kill_line(kill, cancelled))
 
 
 async def _sum_up(day: int, variants: list[Variant], engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        outcomes = {row.variant_id: row.outcome for row in await connection.execute(_OUTCOMES, {"variants": [variant.variant_id for variant in variants]})}
+    with explained():
+        async with engine.connect() as connection:
+            outcomes = {row.variant_id: row.outcome for row in await connection.execute(_OUTCOMES, {"variants": [variant.variant_id for variant in variants]})}
     ends = Counter((variant.quality, outcomes.get(variant.variant_id)) for variant in variants)
     parts = []
     for quality in ("good", "bad", "dead"):

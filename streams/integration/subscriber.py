@@ -141,6 +141,7 @@ class KillSubscriber:
 
         Raises:
             Stop: Kafka no longer allows reading the topic.
+            Retry: Reading failed otherwise; a broker that is away is not an error, but waited for.
         """
         if self._consumer is None:
             raise RuntimeError("the subscriber is not started: use it with `async with`")
@@ -187,6 +188,8 @@ class KillSubscriber:
             batches = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=500)
         except REFUSED as error:
             raise Stop(f"Kafka does not allow reading {self._topic}") from error
+        except KafkaError as error:
+            raise Retry(f"kills cannot be read: {error}") from error
         for batch in batches.values():
             self._fetched.extend(batch)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from models.errors import Reject, Retry, Stop
 from streams.integration import EventPublisher, NotPublished, on_variant_posted
 from streams.integration.publisher import Pipeline
 from streams.local.child import free_port
+from streams.local.kafka import KafkaServer
 from streams.settings import Settings
 from streams.topics import ensure_topics, kafka_client_options, partition_for, topic_name
 
@@ -160,28 +162,49 @@ async def test_without_a_broker_it_is_one_clear_error() -> None:
     """Within seconds."""
     settings = Settings.model_validate({"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     started = time.monotonic()
-    with pytest.raises(Retry, match="no Kafka broker answers at 127.0.0.1"):
+    with pytest.raises(Retry, match=r"no Kafka broker answers at 127\.0\.0\.1"):
         async with EventPublisher(settings):
             pass
     assert time.monotonic() - started < 8
 
 
-async def test_an_unacknowledged_event_can_be_sent_again_as_it_was(topics: Settings, kafka: Any) -> None:
+def _signal(server: KafkaServer, number: int) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, number)
+
+
+async def test_an_unacknowledged_event_can_be_sent_again_as_it_was(topics: Settings, kafka: KafkaServer) -> None:
     """A broker that hangs: the error carries the event with the id that was added, so that it counts once."""
     async with EventPublisher(topics, timeout_seconds=2) as publisher:
         await publisher.publish_interaction(VIEW)
-        os.kill(kafka.pid, 19)  # SIGSTOP
+        _signal(kafka, signal.SIGSTOP)
         try:
             with pytest.raises(NotPublished) as caught:
                 await asyncio.wait_for(publisher.publish_interaction(VIEW), 20)
         finally:
-            os.kill(kafka.pid, 18)  # SIGCONT
+            _signal(kafka, signal.SIGCONT)
     again = caught.value.value
     assert again["event_id"]
     async with EventPublisher(topics) as publisher:
         await publisher.publish_interaction(again)
     ids = [json.loads(record.value)["event_id"] for record in await everything_on(topics, "interaction")]
     assert ids.count(again["event_id"]) >= 1
+
+
+async def test_a_broker_that_was_killed_and_came_back_is_found_again(topics: Settings, kafka: KafkaServer) -> None:
+    """What is sent meanwhile is acknowledged afterwards, once."""
+    async with EventPublisher(topics) as publisher:
+        await publisher.publish_interaction(VIEW)
+        try:
+            kafka.kill()
+            waiting = asyncio.create_task(publisher.publish_interaction(VIEW, event_id="meanwhile"))
+            await asyncio.sleep(1)
+        finally:
+            await asyncio.to_thread(kafka.start)
+            await asyncio.to_thread(kafka.wait_ready, 60)
+        await waiting
+    ids = [json.loads(record.value)["event_id"] for record in await everything_on(topics, "interaction")]
+    assert ids.count("meanwhile") == 1
 
 
 # -- on_variant_posted -----------------------------------------------------------------------------------------------

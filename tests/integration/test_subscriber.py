@@ -15,6 +15,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from models.errors import Retry, Stop
 from streams.integration import KillSubscriber, VariantKilled
 from streams.local.child import free_port
+from streams.local.kafka import KafkaServer
 from streams.settings import Settings
 from streams.topics import ensure_topics, kafka_client_options, topic_name
 
@@ -183,7 +184,7 @@ async def test_two_members_share_the_kills_and_one_takes_over_from_the_other(top
 
 async def _until(condition: Any, seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - tests poll
+        while not condition():
             await asyncio.sleep(0.05)
 
 
@@ -205,6 +206,23 @@ async def test_what_retention_has_left_is_told_when_the_position_is_gone(topics:
         assert await hear(subscriber, 2) == [3, 4]
 
 
+@pytest.mark.parametrize("group_id", [None, "g"])
+async def test_a_broker_that_was_killed_and_came_back_is_waited_for(topics: Settings, kafka: KafkaServer, group_id: str | None) -> None:
+    """The subscriber goes on by itself, and misses nothing."""
+    async with KillSubscriber(topics, group_id=group_id) as subscriber:
+        await tell(topics, kill(1))
+        assert await hear(subscriber, 1) == [1]
+        waiting = asyncio.create_task(hear(subscriber, 1, seconds=60))
+        try:
+            kafka.kill()
+            await asyncio.sleep(1)
+        finally:
+            await asyncio.to_thread(kafka.start)
+            await asyncio.to_thread(kafka.wait_ready, 60)
+        await tell(topics, kill(2))
+        assert await waiting == [2]
+
+
 async def test_a_missing_topic_is_named(kafka_settings: Settings) -> None:
     """Nobody has run ``early-kill topics`` yet."""
     with pytest.raises(Stop, match="variant_killed is not there"):
@@ -214,6 +232,6 @@ async def test_a_missing_topic_is_named(kafka_settings: Settings) -> None:
 
 async def test_without_a_broker_it_is_one_clear_error() -> None:
     """With the address that was tried."""
-    with pytest.raises(Retry, match="no Kafka broker answers at 127.0.0.1"):
+    with pytest.raises(Retry, match=r"no Kafka broker answers at 127\.0\.0\.1"):
         async with KillSubscriber(Settings.model_validate({"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})):
             pass

@@ -181,7 +181,8 @@ def test_bad_lines_are_counted_on_stderr_and_the_rest_is_decided(tmp_path: Path)
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     """``early-kill backtest … | head -1``."""
-    run = subprocess.run(["bash", "-c", f"{sys.executable} -m streams.cli backtest {EXAMPLE} --json | head -1"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    pipe = f"{sys.executable} -m streams.cli backtest {EXAMPLE} --json | head -1"
+    run = subprocess.run(["/bin/sh", "-c", pipe], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert json.loads(run.stdout)["outcome"] == "killed"
     assert "Error" not in run.stderr
     assert "Traceback" not in run.stderr
@@ -189,6 +190,27 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 def test_ctrl_c_is_quiet() -> None:
     """Exit code 130, no traceback."""
-    code = "import os, signal, threading, streams.cli as c, streams.backtest as b\nb.backtest = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT) or threading.Event().wait()\nc.main()"
+    interrupt = "lambda *_, **__: os.kill(os.getpid(), signal.SIGINT) or threading.Event().wait()"
+    code = f"import os, signal, threading, streams.cli as c, streams.backtest as b\nb.backtest = {interrupt}\nc.main()"
     run = subprocess.run([sys.executable, "-c", code, "backtest", str(EXAMPLE)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
+
+
+def test_even_a_bug_is_one_line_unless_debugging() -> None:
+    """A traceback is for those who asked for it."""
+    code = "import streams.cli as c, streams.backtest as b\nb.backtest = lambda *_, **__: 1 / 0\nc.main()"
+    run, debug = (
+        subprocess.run(
+            [sys.executable, "-c", code, "backtest", str(EXAMPLE)],
+            env={**os.environ, "EARLY_KILL_LOG_LEVEL": level},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        for level in ("INFO", "DEBUG")
+    )
+    assert (run.returncode, debug.returncode, run.stderr.count("\n")) == (1, 1, 1)
+    assert "ZeroDivisionError" in run.stderr
+    assert "Traceback" in debug.stderr
