@@ -99,8 +99,8 @@ class PartitionMonitor:
         if append_us > session.forget_at:
             self.emissions.append(Rejected(self.posted_topic, offset, append_us, key, value, "posted more than a day after its own deadline"))
             return Result.DEAD_LETTER
-        if any(sibling.end is None for sibling in siblings.values()):
-            self.wants_flush = True
+        if siblings:
+            self.wants_flush = session.by_order = True
         self._keep(session)
         self.changed[id(session)] = session
         self.emissions.append(Started(session))
@@ -301,12 +301,18 @@ def _latest_holding(siblings: Iterable[Session], moment: int, offset: int) -> Se
     """Find whose an interaction without ``post_id`` is.
 
     It belongs to the session posted last whose window holds ``moment``, among those that were there when its record was
-    first read (``floor``). Only if none of these holds it, it had been waiting, and went to one that came later.
+    first read (``floor``). Only if none of these holds it, it had been waiting, and went to the first that came later.
     """
     best: Session | None = None
+    best_rank = (False, 0, "")
     for session in siblings:
         if session.holds(moment):
-            mine = (session.floor < offset, session.posted_at, session.post_id)
-            if best is None or mine > (best.floor < offset, best.posted_at, best.post_id):
-                best = session
+            rank = _claim(session, offset)
+            if best is None or rank > best_rank:
+                best, best_rank = session, rank
     return best
+
+
+def _claim(session: Session, offset: int) -> tuple[bool, int, str]:
+    was_there = session.floor < offset
+    return (was_there, session.posted_at if was_there else -session.posted_offset, session.post_id)
