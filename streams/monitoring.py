@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import FaustError
 from faust.types import TP
 
+from models.moments import SECOND
 from models.monitor import Limits, PartitionMonitor
 from models.state import decode_session, decode_waiters
 from models.views import SessionView
@@ -41,6 +42,8 @@ CHUNKS_AHEAD = 4
 RECORDS_AHEAD = 1_000_000
 """Records of one partition that may be folded and not yet done before no more are fetched."""
 YIELD_EVERY = 500
+READABLE_WITHIN = SECOND
+"""Microseconds until a record that has got its append time can be read: its replicas come first, and append times are cut to milliseconds."""
 LEAVE_SECONDS = 5.0
 """How long a worker that is to stop goes on to make its work durable."""
 
@@ -53,12 +56,14 @@ class Reading:
         catch_up: End offset at the assignment; topics that come after this one wait until it is folded.
         next: Offset after the last record folded.
         unfolded: Chunks that were fetched and not folded yet.
+        idle_at: The consumer's position at the last look, if it was idle. Later ones may be ahead of chunks on their way here.
     """
 
     tp: TP
     catch_up: int
     next: int
     unfolded: int = 0
+    idle_at: int = 0
     is_caught_up: bool = False
 
 
@@ -244,7 +249,7 @@ class Monitoring:
         tps = [reading.tp for owned in self._owned.values() for reading in owned.readings.values()]
         if not tps or self._app.rebalancing:
             return
-        asked_at = self._clock()
+        asked_at = self._clock() - READABLE_WITHIN
         ends = await self._consumer.highwaters(*tps)
         if generation != self._generation:
             return
@@ -269,8 +274,10 @@ class Monitoring:
     def _catch_up(self, owned: Owned, positions: Mapping[TP, int | None]) -> None:
         """Pass over offsets that hold no record (transaction markers, compaction), and open the next topic when one has caught up."""
         for reading in owned.readings.values():
+            position = positions.get(reading.tp) or 0
             if reading.unfolded == 0:
-                reading.next = max(reading.next, positions.get(reading.tp) or 0)
+                reading.next = max(reading.next, min(position, reading.idle_at))
+            reading.idle_at = position
             if reading.next >= reading.catch_up:
                 reading.is_caught_up = True
 
