@@ -25,6 +25,7 @@ from streams.ticks import Progress
 
 if TYPE_CHECKING:
     from models.policy import Defaults
+    from models.session import Session
     from streams.partition import Log, Observer
     from streams.transport import Chunk, ChunkedConsumer
 
@@ -158,26 +159,33 @@ class Monitoring:
                 tp = TP(topic, partition)
                 position = max(committed.get(tp, 0), starts[tp])
                 readings[topic] = Reading(tp, catch_up=ends[tp], next=position)
-            monitor = await self._restore(partition, readings[self._topics.interaction].next - 1)
+            monitor, unused = await self._restore(partition, readings[self._topics.interaction].next - 1)
             if generation != self._generation:
                 return
             worker = PartitionWorker(monitor, log=self._log, tables=self._tables, topics=self._topics, defaults=self._defaults, observer=self._observer, clock=self._clock)
             self._owned[partition] = Owned(worker, readings)
-            await worker.resume()
+            await worker.resume(unused)
 
-    async def _restore(self, partition: int, position: int) -> PartitionMonitor:
+    async def _restore(self, partition: int, position: int) -> tuple[PartitionMonitor, list[bytes]]:
         monitor = PartitionMonitor(partition, self._limits, self._topics.interaction, self._topics.monitoring_control, self._topics.variant_posted, position=position)
         engagement, event_id, waiting = (table.take(partition) for table in self._state_tables)
-        segments = {tuple(parse_key(key)): packed for key, packed in event_id.items()}
+        segments = {tuple(parse_key(key)): (key, packed) for key, packed in event_id.items()}
+        used: set[bytes] = set()
+
+        def segment(session: Session, number: int) -> bytes | None:
+            key, packed = segments.get((session.variant_id, session.post_id, number), (b"", None))
+            used.add(key)
+            return packed
+
         for count, value in enumerate(engagement.values(), 1):
-            monitor.restore([decode_session(value, lambda session, number: segments.get((session.variant_id, session.post_id, number)))], [])
+            monitor.restore([decode_session(value, segment)], [])
             if count % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
         waiters = [waiter for key, packed in waiting.items() for waiter in decode_waiters(packed, parse_key(key)[1])]
         monitor.restore([], sorted(waiters, key=lambda waiter: waiter.offset))
         if engagement or waiters:
             log.info("partition %d: restored %d sessions and %d waiting interactions", partition, len(engagement), len(waiters))
-        return monitor
+        return monitor, [key for key in event_id if key not in used]
 
     # -- records -----------------------------------------------------------------------------------------------------
 

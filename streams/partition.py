@@ -126,6 +126,7 @@ class PartitionWorker:
         self._log, self._tables, self._topics, self._defaults, self._observer, self._clock = log, tables, topics, defaults, observer, clock
         self._folded: list[Done] = []
         self._dead_letters: list[Rejected] = []
+        self._unused: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._folding = asyncio.Lock()
         self._flushing = asyncio.Lock()
@@ -164,8 +165,13 @@ class PartitionWorker:
         self.monitor.push_out(count)
         await self._follow()
 
-    async def resume(self) -> None:
-        """Tell again what an earlier process may not have told; its state is durable already."""
+    async def resume(self, unused: Sequence[bytes] = ()) -> None:
+        """Tell again what an earlier process may not have told; its state is durable already.
+
+        Args:
+            unused: Keys of segments of event ids that no state counts on: written just before a crash. The next flush deletes them.
+        """
+        self._unused = list(unused)
         self._announce([emission for emission in self.monitor.take_emissions() if not isinstance(emission, Rejected)], durable=True)
 
     async def _follow(self, folded: Sequence[Incoming] = ()) -> None:
@@ -263,6 +269,8 @@ class PartitionWorker:
             sessions, deleted = self.monitor.take_changes()
             segments = self.monitor.waiting.changed_segments()
             await self._bury(letters)
+            unused, self._unused = self._unused, []
+            await self._write(self._tables.event_id, [(key, None) for key in unused])
             await self._write_sessions(sessions)
             await self._write(self._tables.engagement, [(self._session_key(session), None) for session in deleted])
             await self._write(
