@@ -1,0 +1,236 @@
+"""Histories, lives and crashes put together, and everything that has to hold afterwards."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+from models.session import Result
+from models.state import decode_session
+from streams.tables import parse_key
+from tests.simulation.broker import Broker
+from tests.simulation.history import DAY, SECOND, START, History, Shape, make_history
+from tests.simulation.oracle import EPOCH, Fate, Verdicts, judge
+from tests.simulation.worker import CHANGELOGS, Life, Setting
+
+NAMESPACE = uuid.UUID("6f1d0f5e-3c0b-5b7e-9a55-0d7c1f2b8e41")
+
+
+class Violation(AssertionError):
+    """Something the contract promises does not hold."""
+
+
+def claim(holds: object, what: str, *details: object) -> None:
+    """Raise ``Violation`` unless ``holds``."""
+    if not holds:
+        raise Violation(f"{what}: {' | '.join(map(str, details))}")
+
+
+@dataclass(slots=True)
+class Run:
+    """What one seed has brought about; says whether its faults have bitten."""
+
+    history: History
+    broker: Broker
+    crashes: int = 0
+    stops: int = 0
+    redelivered: int = 0
+    restored: int = 0
+    unacknowledged: int = 0
+    repeated_ends: int = 0
+    kills: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    pinned: dict[str, int] = field(default_factory=dict)
+
+
+def simulate(seed: int, shape: Shape) -> Run:
+    """Let a monitor live through the history of ``seed``, crashing now and then, and check what it has told.
+
+    Raises:
+        Violation: Something does not hold.
+    """
+    rng = Random(f"lives {seed}")
+    history = make_history(seed, shape)
+    broker = Broker(history.records, visible_after=rng.choice((0, 0, 30_000)))
+    setting = Setting(history.grace, history.wait, flush_seconds=rng.choice((0.05, 0.3, 1.0)), failures=rng.choice((0.0, 0.0, 0.05)), fetch_gap=rng.random() < 0.5)
+    run = Run(history, broker)
+    now = START + rng.choice((0, 0, rng.randrange(6 * SECOND)))
+    horizon = history.end + history.longest + history.grace + history.wait + 2 * SECOND
+    for number in range(rng.choice((0, 1, 2, 3, 6))):
+        life = Life(broker, setting, rng, now, number)
+        _live(rng, life, history, run)
+        now = life.loop.now + rng.choice((0, 50_000, rng.randrange(SECOND), rng.randrange(6 * SECOND)))
+    life = Life(broker, setting, rng, now, 1_000)
+    first = dict(broker.committed)
+    try:
+        life.run(max(horizon, now + history.wait + 3 * SECOND))
+        _check_rest(run, life, first)
+        _check_told(run, judge(history), shape)
+        life.loop.now += DAY
+        life.run(life.loop.now + 4 * SECOND)
+        _check_forgotten(run, life)
+    finally:
+        _note(run, life)
+        life.crash()
+    return run
+
+
+def _live(rng: Random, life: Life, history: History, run: Run) -> None:
+    left = max(history.end + history.longest - life.loop.now, SECOND)
+    if rng.random() < 0.3:
+        life.run(life.loop.now + left, rng.choice((rng.randint(1, 60), rng.randint(1, 600))))
+    else:
+        life.run(life.loop.now + rng.randrange(left))
+        life.run(life.loop.now + SECOND, rng.randint(0, 40))
+    _check_accounts(life)
+    if rng.random() < 0.15:
+        life.stop()
+        run.stops += 1
+    else:
+        life.crash()
+        run.crashes += 1
+    _note(run, life)
+    _pin(run)
+
+
+def _note(run: Run, life: Life) -> None:
+    run.redelivered += life.tally.results[Result.REDELIVERED]
+    run.unacknowledged += life.log.failed
+    run.restored += sum(monitor.waiting.count_restored for monitor in life.monitors)
+
+
+def _pin(run: Run) -> None:
+    """Note what has been made durable of each end, for it may only be told word for word from now on."""
+    for partition in {tp.partition for tp in run.history.records}:
+        for value in run.broker.table("engagement", partition).values():
+            session = decode_session(value, lambda _session, _number: b"")
+            if session.end is not None:
+                pinned = run.pinned.setdefault(str(session.id), session.end.decided_at)
+                claim(pinned == session.end.decided_at, "an end that is durable stays as it is", session)
+
+
+def _check_accounts(life: Life) -> None:
+    tally = life.tally
+    waiting = sum(monitor.waiting.count - monitor.waiting.count_restored for monitor in life.monitors)
+    claim(tally.results[Result.WAITING] - tally.resolved_own == waiting, "each waiting record gets one final result", tally.results, tally.resolved, waiting)
+
+
+def _check_rest(run: Run, life: Life, first: dict[Any, int]) -> None:
+    """Everything has been read, decided, told, written and committed."""
+    _check_accounts(life)
+    for tp, records in run.history.records.items():
+        claim(life.consumer.positions[tp] == len(records), "all is read", tp)
+        claim(run.broker.committed.get(tp, 0) == len(records), "all is committed", tp, run.broker.committed.get(tp), len(records))
+    for topic in {tp.topic for tp in run.history.records}:
+        count = sum(len(records) - first.get(tp, 0) for tp, records in run.history.records.items() if tp.topic == topic)
+        claim(life.tally.read[topic] == count, "each record read has one result", topic, life.tally.read[topic], count)
+    for monitor in life.monitors:
+        claim(monitor.active_count == 0, "no session is left open", [s for s in monitor.all_sessions() if s.end is None])
+        claim(monitor.waiting.count == 0, "nothing waits for ever")
+        claim(not any(s.start_pending or s.end_pending for s in monitor.all_sessions()), "all is told")
+        ended = sum(s.end is not None for s in monitor.all_sessions())
+        claim(ended == sum(len(siblings) for siblings in monitor.sessions.values()), "all have ended")
+    claim(life.busy_workers() == 0, "no emission is under way")
+
+
+def _check_forgotten(run: Run, life: Life) -> None:
+    for monitor in life.monitors:
+        claim(not monitor.sessions, "a day later nothing is remembered", list(monitor.all_sessions()))
+    for name in CHANGELOGS:
+        for partition in {tp.partition for tp in run.history.records}:
+            content = run.broker.table(name, partition)
+            claim(not content, "a day later nothing is kept", name, [parse_key(key) for key in content])
+
+
+def _letters(run: Run) -> set[tuple[str, int, int]]:
+    values = [json.loads(record.value or b"") for record in run.broker.appended["dead_letter", 0]]
+    return {(value["topic"], value["partition"], value["offset"]) for value in values}
+
+
+def _told(run: Run, topic: str) -> Iterator[dict[str, Any]]:
+    for (name, _), records in list(run.broker.appended.items()):
+        if name == topic:
+            for record in records:
+                value = json.loads(record.value or b"")
+                claim(record.key == value["variant_id"].encode(), "records are keyed by variant", record)
+                yield value
+
+
+def _check_told(run: Run, verdicts: Verdicts, shape: Shape) -> None:
+    ends: dict[str, dict[str, Any]] = {}
+    starts: dict[str, dict[str, Any]] = {}
+    last: dict[str, dict[str, Any]] = {}
+    for record in _told(run, "monitoring_record"):
+        session = record["session_id"]
+        if record["kind"] == "started":
+            claim(starts.setdefault(session, record) == record, "a start is repeated word for word", record)
+            continue
+        known = ends.setdefault(session, record)
+        run.repeated_ends += known is not record
+        last[session] = record
+        _check_repetition(known, record)
+    for session, decided_at in run.pinned.items():
+        claim(session in last and _us(last[session]["decided_at"]) == decided_at, "an end that is durable is told word for word", session)
+    kills: dict[str, dict[str, Any]] = {}
+    for kill in _told(run, "variant_killed"):
+        known = kills.setdefault(kill["session_id"], kill)
+        claim({**known, "decided_at": 0} == {**kill, "decided_at": 0}, "a kill is repeated word for word", known, kill)
+        end = ends.get(kill["session_id"])
+        claim(end is not None and end["kind"] == "killed", "who is killed has ended so", kill, end)
+    claim({session for session, end in ends.items() if end["kind"] == "killed"} == set(kills), "who has ended so is killed")
+    run.kills = len(kills)
+    run.outcomes.update(end["kind"] for end in ends.values())
+    fates = {str(uuid.uuid5(NAMESPACE, json.dumps([*name], ensure_ascii=False, separators=(",", ":")))): fate for name, fate in verdicts.fates.items()}
+    claim(set(starts) == set(ends) == set(fates), "each session that was posted starts and ends, and no other", set(starts) ^ set(ends), set(fates) ^ set(ends))
+    for session, fate in fates.items():
+        if not (fate.is_open or shape.anonymous or ends[session]["kind"] == "stopped"):
+            _check_fate(fate, starts[session], ends[session], kills.get(session))
+    if not shape.anonymous:
+        letters = _letters(run)
+        claim(verdicts.dead <= letters, "what cannot be used is in the dead letters", verdicts.dead - letters)
+        claim(letters <= verdicts.dead | verdicts.may_be_dead, "nothing else is", letters - verdicts.dead - verdicts.may_be_dead)
+    else:
+        claim(run.history.bad <= _letters(run), "what cannot be used is in the dead letters", run.history.bad - _letters(run))
+
+
+def _check_repetition(known: dict[str, Any], record: dict[str, Any]) -> None:
+    claim({**known, "decided_at": 0} == {**record, "decided_at": 0}, "an end is repeated word for word", known, record)
+    if record["kind"] != "killed":
+        claim(known == record, "all but a kill is latched, its moment too", known, record)
+
+
+def _us(moment: str) -> int:
+    return (datetime.fromisoformat(moment) - EPOCH) // timedelta(microseconds=1)
+
+
+def _check_fate(fate: Fate, start: dict[str, Any], end: dict[str, Any], kill: dict[str, Any] | None) -> None:
+    claim(start["started_at"] == end["started_at"] and _us(start["started_at"]) == fate.posted_at, "it started when it was posted", start, fate)
+    claim(start["persona_id"] == end["persona_id"] == fate.persona_id, "the first post counts", start, fate)
+    claim(end["kind"] == fate.outcome, "it ends as it has to", end, fate)
+    claim(_us(end["ended_at"]) == fate.ended_at, "it ends when it has to", end, fate)
+    claim(end["kill_reason"] == fate.reason, "it ends for the right reason", end, fate)
+    claim((end["final_view_count"], end["final_interaction_count"]) == (fate.views, fate.interactions), "its counts are right", end, fate)
+    claim(end["monitoring_metadata"]["counts"] == fate.counts, "its counts per kind are right", end, fate)
+    claim(end["final_engagement_rate"] == (fate.interactions / fate.views if fate.views else None), "its rate is right", end, fate)
+    claim((kill is not None) == (fate.outcome == "killed"), "who must be killed is, and nobody else", kill, fate)
+    if kill is not None:
+        claim(kill["deciding_event"]["offset"] == fate.deciding_offset, "the right event decides", kill, fate)
+        claim(kill["reason"] == fate.reason and kill["counts"] == fate.counts, "the kill says why", kill, fate)
+        claim(kill["time_to_kill_seconds"] == (fate.ended_at - fate.posted_at) / 1e6, "the kill says how soon", kill, fate)
+
+
+@contextmanager
+def replayable(name: str, seed: int) -> Iterator[None]:
+    """Say, of what goes wrong inside, how to see it again."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"seed {seed}: EARLY_KILL_SIMULATION_SEED={seed} pytest tests/simulation -k {name}")
+        raise

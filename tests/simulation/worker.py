@@ -1,0 +1,252 @@
+"""One life of a monitor: the project's own ``Monitoring`` between a simulated consumer and a simulated log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+from faust.types import TP
+from faust.windows import TumblingWindow
+
+from models.events import Defaults
+from models.monitor import Limits
+from models.session import Result
+from streams.ledger import Ledger
+from streams.monitoring import Monitoring
+from streams.partition import Tables, Topics
+from streams.tables import StateTable
+from streams.transport import Chunk
+from tests.simulation.broker import Broker, SimulatedLog
+from tests.simulation.loop import SimulatedLoop
+
+TOPICS = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
+CHANGELOGS = ("engagement", "event_id", "waiting")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a world is like. Moments in microseconds.
+
+    Attributes:
+        flush_seconds: Pause between two flushes.
+        failures: Share of batches that are not acknowledged, whether they have arrived or not.
+        fetch_gap: A record may be on its way from the consumer to its agent for some steps, while the consumer's position has moved on.
+    """
+
+    grace: int
+    wait: int
+    flush_seconds: float
+    failures: float
+    fetch_gap: bool
+
+
+class RestoredTable(StateTable):
+    """A table whose content is what the broker has of its changelog."""
+
+    def __init__(self, name: str, broker: Broker, window: TumblingWindow | None) -> None:
+        self.name, self._broker, self.window = name, broker, window
+
+    @property
+    def changelog_topic_name(self) -> str:
+        return self.name
+
+    def take(self, partition: int) -> dict[bytes, bytes]:
+        return self._broker.table(self.name, partition)
+
+    def forget(self) -> None:
+        """Nothing is kept."""
+
+
+class Consumer:
+    """Answers what ``Monitoring`` asks of a ``ChunkedConsumer``, after a while."""
+
+    def __init__(self, broker: Broker, loop: SimulatedLoop, rng: Random) -> None:
+        self._broker, self._loop, self._rng = broker, loop, rng
+        self.resumed = {tp: broker.committed.get(tp) for tp in broker.sources}
+        self.positions = {tp: offset or 0 for tp, offset in self.resumed.items()}
+        self.ledgers: dict[TP, Ledger] = {}
+
+    async def _pause(self) -> None:
+        for _ in range(self._rng.randint(0, 3)):
+            await asyncio.sleep(self._rng.choice((0, 0.001)))
+
+    def assignment(self) -> set[TP]:
+        return set(self._broker.sources)
+
+    async def seek_to_committed(self) -> Mapping[TP, int | None]:
+        await self._pause()
+        return dict(self.resumed)
+
+    async def earliest_offsets(self, *tps: TP) -> Mapping[TP, int]:
+        await self._pause()
+        return dict.fromkeys(tps, 0)
+
+    async def highwaters(self, *tps: TP) -> Mapping[TP, int]:
+        await self._pause()
+        ends = {tp: self._broker.end(tp, self._loop.now) for tp in tps}
+        await self._pause()
+        return ends
+
+    def committed(self, tp: TP) -> int | None:
+        return self._broker.committed.get(tp)
+
+    async def position(self, tp: TP) -> int:
+        position = self.positions[tp]
+        if self._rng.random() < 0.5:
+            await asyncio.sleep(0)
+        return position
+
+
+class Tally:
+    """Counts what became of records."""
+
+    def __init__(self) -> None:
+        self.read: Counter[str] = Counter()
+        self.results: Counter[Result] = Counter()
+        self.resolved_own = 0
+        self.resolved: Counter[Result] = Counter()
+
+    def folded(self, topic: str, results: Mapping[Result, int]) -> None:
+        self.read[topic] += sum(results.values())
+        self.results.update(results)
+
+    def resolved_one(self, result: Result, *, restored: bool) -> None:
+        self.resolved[result] += 1
+        self.resolved_own += not restored
+
+    def started(self) -> None:
+        """Not looked at."""
+
+    def ended(self, outcome: str, reason_label: str, duration_seconds: float, rate: float | None) -> None:
+        """Not looked at."""
+
+    def evaluated(self, latency_seconds: float) -> None:
+        """Not looked at."""
+
+    def flushed(self, duration_seconds: float, table_writes: Mapping[str, int]) -> None:
+        """Not looked at."""
+
+
+class Life:
+    """A monitor from its start to its end."""
+
+    def __init__(self, broker: Broker, setting: Setting, rng: Random, now: int, number: int) -> None:
+        self.loop = SimulatedLoop(now)
+        self.number = number
+        self._broker, self._rng, self._setting = broker, rng, setting
+        self.log = SimulatedLog(broker, self.loop, rng, number, setting.failures)
+        self.consumer = Consumer(broker, self.loop, rng)
+        self.tally = Tally()
+        self.error: BaseException | None = None
+        self.queues: dict[str, asyncio.Queue[Chunk]] = {}
+        window = TumblingWindow(600.0)
+        tables = Tables(*(RestoredTable(name, broker, None if name == "waiting" else window) for name in CHANGELOGS))
+        observer: Any = SimpleNamespace(
+            folded=self.tally.folded,
+            resolved=self.tally.resolved_one,
+            started=self.tally.started,
+            ended=self.tally.ended,
+            evaluated=self.tally.evaluated,
+            flushed=self.tally.flushed,
+        )
+        app: Any = SimpleNamespace(consumer=self.consumer, rebalancing=False)
+        self.monitoring = Monitoring(
+            app,
+            log=self.log,
+            tables=tables,
+            topics=TOPICS,
+            defaults=Defaults(),
+            limits=Limits(setting.grace, setting.wait),
+            waiting_limit=1_000_000,
+            flush_seconds=setting.flush_seconds,
+            observer=observer,
+            clock=lambda: self.loop.now,
+            fail=self._fail,
+        )
+        self._tasks = [self.loop.create_task(self._begin())]
+
+    def _fail(self, error: BaseException) -> None:
+        self.error = self.error or error
+
+    async def _begin(self) -> None:
+        self.queues = {topic: asyncio.Queue() for topic in TOPICS.sources}
+        try:
+            self.monitoring.start()
+            await self.monitoring.take_over()
+        except Exception as error:  # noqa: BLE001 - as the worker does
+            self._fail(error)
+            return
+        create = self.loop.create_task
+        self._tasks += [create(self._agent(queue)) for queue in self.queues.values()]
+        self._tasks += [create(self._fetch()), create(self._commit())]
+
+    async def _agent(self, queue: asyncio.Queue[Chunk]) -> None:
+        while True:
+            await self.monitoring.fold(await queue.get())
+
+    async def _fetch(self) -> None:
+        rng, consumer, broker = self._rng, self.consumer, self._broker
+        tps = sorted(broker.sources)
+        while True:
+            pause = rng.uniform(0.05, 0.25)
+            rng.shuffle(tps)
+            for tp in tps:
+                first = consumer.positions[tp]
+                waiting = broker.end(tp, self.loop.now) - first
+                if waiting <= 0 or not self.monitoring.may_fetch(tp):
+                    continue
+                records = broker.sources[tp][first : first + min(waiting, rng.choice((1, 3, 20, 1000)))]
+                consumer.positions[tp] = first + len(records)
+                if self._setting.fetch_gap:
+                    for _ in range(rng.randint(0, 3)):
+                        await asyncio.sleep(rng.choice((0, 0, 0.01)))
+                ledger = consumer.ledgers.setdefault(tp, Ledger())
+                chunk: Any = Chunk(tp, list(records), ledger.hand_out(records[0].offset, records[-1].offset), ledger)  # type: ignore[arg-type]
+                self.monitoring.fetched(chunk)
+                self.queues[tp.topic].put_nowait(chunk)
+                pause = rng.uniform(0.0, 0.02)
+            await asyncio.sleep(pause)
+
+    def commit(self) -> None:
+        """Commit what is done."""
+        for tp, ledger in self.consumer.ledgers.items():
+            if ledger.committable is not None and ledger.committable > self._broker.committed.get(tp, 0):
+                self._broker.committed[tp] = ledger.committable
+
+    async def _commit(self) -> None:
+        while True:
+            await asyncio.sleep(self._rng.choice((0.05, 0.3, 1.5)))
+            self.commit()
+
+    def run(self, until: int, steps: int | None = None) -> None:
+        """Live; raises what the worker could not live with."""
+        self.loop.run(until, steps, lambda: self.error is not None)
+        if self.error is not None:
+            raise self.error
+
+    def crash(self) -> None:
+        """Die on the spot."""
+        self.log.crash()
+        self.loop.destroy()
+
+    def stop(self) -> None:
+        """Stop in good order: fetch no more, drain, commit."""
+        for task in self._tasks:
+            task.cancel()
+        done = self.loop.create_task(self.monitoring.stop())
+        self.loop.run(self.loop.now + 60_000_000, None, done.done)
+        done.result()
+        self.commit()
+        self.crash()
+
+    @property
+    def monitors(self) -> list[Any]:
+        return [owned.worker.monitor for owned in self.monitoring._owned.values()]
+
+    def busy_workers(self) -> int:
+        return sum(len(owned.worker._tasks) for owned in self.monitoring._owned.values())
