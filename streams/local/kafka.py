@@ -31,12 +31,15 @@ class KafkaServer:
         port: Port on the loopback address that clients connect to.
         jvm: Options of the Java machine: ``QUICK_START`` or ``UNDER_LOAD``.
         log: Where its output goes; ``<home>/kafka.log`` when None.
+        group_start_delay_ms: How long an empty consumer group waits for more members before it shares out partitions. Workers that
+            start together are spared a second rebalance by it.
     """
 
-    def __init__(self, home: Path, port: int, *, jvm: Sequence[str] = QUICK_START, log: Path | None = None) -> None:
+    def __init__(self, home: Path, port: int, *, jvm: Sequence[str] = QUICK_START, log: Path | None = None, group_start_delay_ms: int = 0) -> None:
         self.home = home.resolve()
         self.port = port
         self.jvm = tuple(jvm)
+        self.group_start_delay_ms = group_start_delay_ms
         self.child = Child("kafka", self.home / "kafka.pid", log or self.home / "kafka.log", f"-Dearly.kill.home={self.home}")
 
     @property
@@ -116,9 +119,9 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
-broker.heartbeat.interval.ms=300
-broker.session.timeout.ms=2000
+group.initial.rebalance.delay.ms={self.group_start_delay_ms}
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=4000
 num.network.threads=2
 num.io.threads=4
 log.segment.bytes=268435456

@@ -16,6 +16,7 @@ from streams.local.worker import WorkerProcess
 from streams.settings import Settings
 
 ANYWHERE = frozenset({"", "0.0.0.0", "::", "localhost"})  # noqa: S104 -- addresses that a loopback connection reaches
+TOGETHER_MS = 1000  # monitors that are started together join their consumer group within this time
 
 
 class Part(Protocol):
@@ -67,7 +68,7 @@ class Parts:
     def of(cls, options: UpOptions, data_dir: Path) -> Self:
         """Plan them; nothing is started. Logs go to ``<data_dir>/logs``, pid files of workers to ``<data_dir>/run``."""
         run, logs = data_dir / "run", data_dir / "logs"
-        kafka = KafkaServer(data_dir / "kafka", options.kafka_port or free_port(), log=logs / "kafka.log")
+        kafka = KafkaServer(data_dir / "kafka", options.kafka_port or free_port(), log=logs / "kafka.log", group_start_delay_ms=TOGETHER_MS if options.workers > 1 else 0)
         postgres = PostgresServer(data_dir / "postgres", options.postgres_port or free_port(), log=logs / "postgres.log")
         reached = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
