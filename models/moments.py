@@ -62,7 +62,7 @@ def parse_moment(raw: str | float) -> int:
     """
     if isinstance(raw, str):
         return _parse_rfc3339(raw)
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not math.isfinite(raw):
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or (isinstance(raw, float) and not math.isfinite(raw)):
         raise Reject("is not a moment (RFC 3339 with an offset, or a Unix time)")
     if abs(raw) > _LATEST_NUMBER:
         raise Reject("lies outside the years 2000 to 9999")
