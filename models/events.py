@@ -143,7 +143,7 @@ class StopMessage(BaseModel):
     request_id: Text | None = None
     requested_by: Text | None = None
     requested_at: Text | None = None
-    schema_version: Literal[1] | None = None
+    schema_version: Annotated[Literal[1], BeforeValidator(_integer_only)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
