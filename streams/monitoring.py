@@ -45,6 +45,8 @@ RECORDS_AHEAD = 1_000_000
 YIELD_EVERY = 500
 READABLE_WITHIN = SECOND
 """Microseconds until a record that has got its append time can be read: its replicas come first, and append times are cut to milliseconds."""
+ANSWER_SECONDS = 2.0
+"""How long a look at what is due waits for the consumer; during a rebalance, or without Kafka, it may never answer."""
 LEAVE_SECONDS = 5.0
 """How long a worker that is to stop goes on to make its work durable."""
 
@@ -258,11 +260,12 @@ class Monitoring:
         if not tps or self._app.rebalancing:
             return
         asked_at = self._clock() - READABLE_WITHIN
-        ends = await self._consumer.highwaters(*tps)
-        if generation != self._generation:
-            return
-        self._ends = {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
-        positions = {tp: await self._consumer.position(tp) for tp in tps if self._idle(tp)}
+        async with asyncio.timeout(ANSWER_SECONDS):
+            ends = await self._consumer.highwaters(*tps)
+            if generation != self._generation:
+                return
+            self._ends = {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
+            positions = {tp: await self._consumer.position(tp) for tp in tps if self._idle(tp)}
         if generation != self._generation:
             return
         for owned in list(self._owned.values()):
