@@ -48,7 +48,8 @@ def from_file(
 async def _publish_file(file: Path) -> int:
     from models.errors import Reject
     from streams.event_log import BadLine, read_events
-    from streams.integration.publisher import EventPublisher, Pipeline
+    from streams.integration.pipeline import Pipeline
+    from streams.integration.publisher import EventPublisher
 
     bad, sent = BadLines(), 0
     with progress("publishing") as done:
@@ -153,7 +154,8 @@ def _publish(topic: str, event: dict[str, Any]) -> None:
 
 
 async def _send(topic: str, event: dict[str, Any]) -> Landed:
-    from streams.integration.publisher import EventPublisher, checked
+    from streams.integration.checking import checked
+    from streams.integration.publisher import EventPublisher
 
     checked(topic, event)  # a wrong option is said before Kafka is looked for
     async with EventPublisher(load_settings()) as publisher:

@@ -56,7 +56,7 @@ def kill_line(kill: VariantKilled, posts_cancelled: int | None = None) -> str:
     parts = [
         f"{_local(kill.decided_at):%H:%M:%S}  KILLED  {kill.variant_id}",
         kill.reason,
-        f"{kill.final_engagement_rate:.2%} against {kill.kill_rate:.2%} ({kill.final_interaction_count:,} of {kill.final_view_count:,} views)",
+        f"{kill.final_engagement_rate:.3%} against {kill.kill_rate:.3%} ({kill.final_interaction_count:,} of {kill.final_view_count:,} views)",
         f"{kill.time_to_kill_seconds:.1f} s after it was posted",
     ]
     if posts_cancelled is not None:

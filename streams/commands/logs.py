@@ -78,7 +78,8 @@ def replay(
     bad = BadLines()
 
     async def run() -> Progress:
-        from streams.integration.publisher import EventPublisher, Pipeline
+        from streams.integration.pipeline import Pipeline
+        from streams.integration.publisher import EventPublisher
         from streams.replay import replay as play
 
         async with EventPublisher(settings) as publisher:

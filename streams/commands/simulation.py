@@ -19,7 +19,7 @@ from streams.commands.common import put, tell
 from streams.commands.kills import kill_line
 from streams.database import create_engine, explained
 from streams.integration import EventPublisher, KillSubscriber, VariantKilled
-from streams.integration.publisher import Pipeline
+from streams.integration.pipeline import Pipeline
 from streams.traffic import DAY_SECONDS, WINDOW_MINUTES, Variant, happenings, plan_day
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@
 
 from streams.integration.blocking import on_variant_posted
 from streams.integration.kills import DecidingEvent, VariantKilled
-from streams.integration.publisher import EventPublisher, Landed, NotPublished
+from streams.integration.landing import Landed, NotPublished
+from streams.integration.publisher import EventPublisher
 from streams.integration.subscriber import KillSubscriber
 
 __all__ = ["DecidingEvent", "EventPublisher", "KillSubscriber", "Landed", "NotPublished", "VariantKilled", "on_variant_posted"]

@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from models.errors import Reject, Retry
-from streams.integration.publisher import EventPublisher, Landed, NotPublished
+from streams.integration.landing import Landed, NotPublished
+from streams.integration.publisher import EventPublisher
 
 if TYPE_CHECKING:
     from streams.settings import Settings

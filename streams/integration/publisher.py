@@ -6,8 +6,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,10 +13,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from models.errors import Reject, Retry, Stop
-from models.events import parse_interaction, parse_variant_posted
-from models.moments import format_moment, from_datetime
-from models.policy import Defaults
-from streams.event_log import MOMENT_FIELD, TOPICS, to_bytes
+from streams.event_log import MOMENT_FIELD, TOPICS
+from streams.integration.checking import checked, without_datetimes
+from streams.integration.landing import Landed, NotPublished
+from streams.integration.pipeline import Pipeline
 from streams.integration.refusals import REFUSED
 from streams.topics import kafka_client_options, topic_name
 
@@ -31,43 +29,6 @@ CONNECT_SECONDS = 5.0
 """How long ``start`` goes on trying to reach a broker, and a first send to find its topic."""
 STOP_SECONDS = 5.0
 """How long ``stop`` waits for what is on its way."""
-IN_FLIGHT = 5_000
-"""Events that ``publish_many`` has on their way at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """Where Kafka put an event.
-
-    Attributes:
-        topic: The topic's full name, prefix included.
-        partition: The partition, which follows from ``variant_id``.
-        offset: The record's offset there.
-        timestamp: Its append time as Kafka has it, in milliseconds since the epoch.
-        event_id: The event's id, given or added; None for an event without.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    event_id: str | None = None
-
-
-class NotPublished(Retry):
-    """Kafka did not acknowledge an event; it may have arrived all the same.
-
-    Publishing ``value`` again is safe: it carries the event's id, so that it counts once either way.
-
-    Attributes:
-        topic: Topic, without the prefix.
-        value: The event as it was sent, with the ``event_id`` that was added.
-    """
-
-    def __init__(self, reason: str, topic: str, value: Mapping[str, Any]) -> None:
-        super().__init__(reason)
-        self.topic = topic
-        self.value = value
 
 
 class EventPublisher:
@@ -198,7 +159,7 @@ class EventPublisher:
         """
         if topic not in TOPICS:
             raise Reject(f"is not one of {', '.join(TOPICS)}", "topic")
-        value = _without_datetimes(value, MOMENT_FIELD[topic])
+        value = without_datetimes(value, MOMENT_FIELD[topic])
         key, content = checked(topic, value)
         full_name = topic_name(self._settings, topic)
         producer = self._producer
@@ -244,67 +205,3 @@ class EventPublisher:
         timer = loop.call_later(self._timeout, fail, f"no answer within {self._timeout:g} s")
         sent.add_done_callback(settle)
         return landed
-
-
-class Pipeline:
-    """Keeps a bounded number of events on their way and remembers the first that failed."""
-
-    def __init__(self, publisher: EventPublisher, limit: int = IN_FLIGHT) -> None:
-        self._publisher = publisher
-        self._free = asyncio.Semaphore(limit)
-        self._limit = limit
-        self._failure: BaseException | None = None
-
-    async def send(self, topic: str, value: Mapping[str, Any]) -> asyncio.Future[Landed]:
-        """Send an event, after waiting for room; raises as ``EventPublisher.send``, or what an earlier event failed with."""
-        await self._free.acquire()
-        if self._failure is not None:
-            self._free.release()
-            raise self._failure
-        try:
-            landed = await self._publisher.send(topic, value)
-        except BaseException:
-            self._free.release()
-            raise
-        landed.add_done_callback(self._done)
-        return landed
-
-    def _done(self, landed: asyncio.Future[Landed]) -> None:
-        self._free.release()
-        if not landed.cancelled() and (error := landed.exception()) is not None and self._failure is None:
-            self._failure = error
-
-    async def drain(self) -> None:
-        """Wait until nothing is on its way; raises what the first failed event failed with."""
-        for _ in range(self._limit):
-            await self._free.acquire()
-        for _ in range(self._limit):
-            self._free.release()
-        if self._failure is not None:
-            raise self._failure
-
-
-def checked(topic: str, value: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """Return key and value of the record for an event, as a worker will accept it now.
-
-    Raises:
-        Reject: A worker would send it to ``dead_letter``.
-    """
-    content = to_bytes(dict(value))
-    variant_id = value.get("variant_id")
-    key = variant_id.encode(errors="surrogatepass") if isinstance(variant_id, str) else b""
-    now = time.time_ns() // 1_000
-    if topic == "variant_posted":
-        parse_variant_posted(content, key, now, Defaults())
-    else:
-        parse_interaction(content, key, now)
-    return key, content
-
-
-def _without_datetimes(value: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    moment = value.get(field)
-    if not isinstance(moment, datetime):
-        return value
-    if moment.tzinfo is None or moment.utcoffset() is None:
-        raise Reject("is a datetime without a time zone", field)
-    return {**value, field: format_moment(from_datetime(moment))}

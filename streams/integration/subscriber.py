@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
@@ -17,6 +16,7 @@ from aiokafka.errors import KafkaError
 from models.errors import Reject, Retry, Stop
 from streams.integration.kills import VariantKilled, parse_kill
 from streams.integration.refusals import REFUSED
+from streams.integration.seen import SeenIds
 from streams.topics import kafka_client_options, topic_name
 
 if TYPE_CHECKING:
@@ -235,24 +235,6 @@ class KillSubscriber:
         for place in gone:
             self._deliver_from.pop(place, None)
             self._done.pop(place, None)
-
-
-class SeenIds:
-    """The latest ids, as many as there is room for."""
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._ids: OrderedDict[UUID, None] = OrderedDict()
-
-    def add(self, item: UUID) -> bool:
-        """Remember an id; True if it was not remembered already."""
-        if item in self._ids:
-            self._ids.move_to_end(item)
-            return False
-        self._ids[item] = None
-        if len(self._ids) > self._room:
-            self._ids.popitem(last=False)
-        return True
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types

@@ -44,7 +44,7 @@ def test_the_demo_shows_a_kill_with_its_why_and_ends_at_ctrl_c(servers_home: Pat
         said = errors.read()
     assert page == f"Watch it live: {ports[2].replace('--web-port=', 'http://127.0.0.1:')}/\n", said
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d  KILLED  [a-z-]+-00-\d+  \|  Below 50% of expected engagement rate  \|  [12]\.\d\d% against [23]\.\d\d% \(\d+ of [\d,]+ views\)"
+        r"\d\d:\d\d:\d\d  KILLED  [a-z-]+-00-\d+  \|  Below 50% of expected engagement rate  \|  [12]\.\d{3}% against [23]\.\d{3}% \(\d+ of [\d,]+ views\)"
         r"  \|  \d+\.\d s after it was posted  \|  [1-4] scheduled posts? cancelled\n",
         kill,
     ), (kill, said)

@@ -146,7 +146,7 @@ def test_kills_are_followed_each_once(commands: Commands) -> None:
     assert json.loads(kill(1)) in rows
     human = commands.run("kills", "--from-beginning", "--human", "--timeout", "4")
     assert human.returncode == 0
-    assert "KILLED  variant_id-1  |  Below 50% of expected engagement rate  |  2.00% against 3.00% (10 of 500 views)  |  12.5 s after it was posted" in human.stdout
+    assert "KILLED  variant_id-1  |  Below 50% of expected engagement rate  |  2.000% against 3.000% (10 of 500 views)  |  12.5 s after it was posted" in human.stdout
     short = commands.run("kills", "--from-beginning", "--count", "5", "--timeout", "4")
     assert (short.returncode, short.stderr) == (1, "2 of 5 kills came within 4 s\n")
 

@@ -9,7 +9,7 @@ import pytest
 from models.policy import Defaults
 from streams.backtest import backtest
 from streams.event_log import to_bytes
-from streams.integration.publisher import checked
+from streams.integration.checking import checked
 from streams.traffic import DAY_SECONDS, Variant, happenings, plan_day
 
 
