@@ -36,13 +36,20 @@ class KafkaLog:
     def __init__(self, options: Mapping[str, Any], *, client_id: str) -> None:
         self._options = {**options, "client_id": client_id, "acks": "all", "enable_idempotence": True, "max_batch_size": BATCH_BYTES, "request_timeout_ms": 30_000}
         self._producer: AIOKafkaProducer | None = None
-        self._restart = asyncio.Lock()
+        self._changing = asyncio.Lock()
+        self._is_stopped = False
         self.away_since: float | None = None
 
     async def start(self) -> None:
-        """Connect; waits as long as it takes."""
+        """Connect, unless that is done; waits as long as it takes."""
+        async with self._changing:
+            await self._connect()
+
+    async def _connect(self) -> None:
         pause = 0.2
         while self._producer is None:
+            if self._is_stopped:
+                raise asyncio.CancelledError  # the worker leaves, and with it whoever still wants to send
             producer = AIOKafkaProducer(**self._options)
             try:
                 await producer.start()
@@ -51,6 +58,9 @@ class KafkaLog:
                 self._failed(error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 5.0)
+            except asyncio.CancelledError:
+                await producer.stop()
+                raise
             else:
                 self._producer = producer
 
@@ -63,7 +73,8 @@ class KafkaLog:
             raise KafkaConnectionError("no broker answers")
 
     async def stop(self) -> None:
-        """Send what is buffered, and disconnect."""
+        """Send what is buffered, and disconnect for good."""
+        self._is_stopped = True
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.stop()
@@ -84,7 +95,7 @@ class KafkaLog:
     async def delivered(self, sent: Sent) -> bool:
         """Wait until all in-sync replicas have what was sent; False if that could not be had and it has to be sent again."""
         try:
-            await sent.future
+            await asyncio.shield(sent.future)  # a caller that gives up must not take back what is on its way
         except (KafkaError, OSError) as error:
             self._failed(error)
             await self._start_over(sent.producer)
@@ -106,7 +117,7 @@ class KafkaLog:
 
     async def _start_over(self, failed: AIOKafkaProducer | None) -> None:
         """Replace a producer that has failed; sequence numbers that were given up with a batch would block it for good."""
-        async with self._restart:
+        async with self._changing:
             if self._producer is not failed:
                 return
             self._producer = None
@@ -116,4 +127,4 @@ class KafkaLog:
                         await failed.stop()
                 except (KafkaError, OSError, TimeoutError):
                     pass
-            await self.start()
+            await self._connect()

@@ -1,0 +1,100 @@
+"""What is sent arrives, however often the producer has to be made anew."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+import pytest
+from aiokafka.errors import KafkaTimeoutError
+
+from streams import delivery
+from streams.delivery import KafkaLog
+
+
+class Producer:
+    """Stands in for aiokafka's: fails as told, and remembers what arrived."""
+
+    made: ClassVar[list[Producer]] = []
+    failures: ClassVar[list[str]] = []
+    arrived: ClassVar[list[bytes]] = []
+
+    def __init__(self, **_: Any) -> None:
+        self.is_stopped = False
+        Producer.made.append(self)
+
+    async def start(self) -> None:
+        await asyncio.sleep(0)
+        if self._fails("start"):
+            raise KafkaTimeoutError
+
+    async def stop(self) -> None:
+        self.is_stopped = True
+
+    async def send(self, _topic: str, value: bytes, **_: Any) -> asyncio.Future[None]:
+        if self._fails("send"):
+            raise KafkaTimeoutError
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._fails("acknowledge"):
+            future.set_exception(KafkaTimeoutError())
+        else:
+            Producer.arrived.append(value)
+            future.set_result(None)
+        return future
+
+    @staticmethod
+    def _fails(what: str) -> bool:
+        if Producer.failures and Producer.failures[0] == what:
+            Producer.failures.pop(0)
+            return True
+        return False
+
+
+@pytest.fixture
+def kafka_log(monkeypatch: pytest.MonkeyPatch) -> KafkaLog:
+    monkeypatch.setattr(delivery, "AIOKafkaProducer", Producer)
+    Producer.made, Producer.failures, Producer.arrived = [], [], []
+    return KafkaLog({}, client_id="test")
+
+
+@pytest.mark.parametrize("failures", [[], ["start"], ["send"], ["acknowledge"], ["send", "start", "acknowledge", "send"]])
+async def test_a_record_arrives_once_kafka_takes_it_again(kafka_log: KafkaLog, failures: list[str]):
+    """Whatever failed before, ``append`` returns when the record is there, and only then."""
+    Producer.failures = list(failures)
+    await kafka_log.append("topic", b"key", b"value")
+    assert Producer.arrived == [b"value"]
+    assert kafka_log.away_since is None
+    assert [producer.is_stopped for producer in Producer.made[:-1]] == [True] * (len(Producer.made) - 1)
+
+
+async def test_failed_records_of_one_producer_replace_it_once(kafka_log: KafkaLog):
+    """A thousand failures of the same producer are one reason to start over, not a thousand."""
+    Producer.failures = ["acknowledge"] * 3
+    sent = [await kafka_log.send("topic", None, b"value") for _ in range(3)]
+    assert [await kafka_log.delivered(ticket) for ticket in sent] == [False] * 3
+    assert len(Producer.made) == 2
+
+
+async def test_two_that_start_at_once_make_one_producer(kafka_log: KafkaLog):
+    """A readiness probe and a worker may both be first."""
+    await asyncio.gather(kafka_log.start(), kafka_log.start())
+    assert len(Producer.made) == 1
+
+
+async def test_a_start_that_is_given_up_leaves_no_producer_behind(kafka_log: KafkaLog):
+    """A probe has little patience."""
+    starting = asyncio.create_task(kafka_log.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert [producer.is_stopped for producer in Producer.made] == [True]
+
+
+async def test_a_stopped_log_takes_nothing_more(kafka_log: KafkaLog):
+    """Whoever still wants to send when the worker leaves is cancelled."""
+    await kafka_log.start()
+    await kafka_log.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await kafka_log.append("topic", None, b"value")
+    assert Producer.arrived == []
