@@ -1,0 +1,346 @@
+"""One partition at work: what is sent when, and what is done only after what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from models.duplicates import TAIL
+from models.monitor import Limits, PartitionMonitor
+from models.policy import Defaults
+from models.state import decode_session, decode_waiters
+from streams.partition import PartitionWorker, Tables, Topics
+
+T_MS = 1_700_000_000_000
+NAMES = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
+
+
+@dataclass
+class HeldLog:
+    """A log whose acknowledgements the test gives, topic by topic."""
+
+    held: set[str] = field(default_factory=set)
+    failing: dict[str, int] = field(default_factory=dict)
+    sent: list[tuple[str, bytes | None, bytes | None]] = field(default_factory=list)
+    waiting: list[tuple[str, asyncio.Future[bool]]] = field(default_factory=list)
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> asyncio.Future[bool]:  # noqa: ARG002 - the log's signature
+        self.sent.append((topic, key, value))
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if topic in self.held:
+            self.waiting.append((topic, future))
+        else:
+            fails = self.failing.get(topic, 0)
+            self.failing[topic] = max(0, fails - 1)
+            future.set_result(not fails)
+        return future
+
+    async def delivered(self, sent: asyncio.Future[bool]) -> bool:
+        return await sent
+
+    def release(self, topic: str) -> None:
+        self.held.discard(topic)
+        for name, future in self.waiting:
+            if name == topic and not future.done():
+                future.set_result(True)
+
+    def topics(self) -> list[str]:
+        return [topic for topic, _, _ in self.sent]
+
+    def values(self, topic: str) -> list[Any]:
+        return [value and json.loads(value) for name, _, value in self.sent if name == topic]
+
+    def last(self, topic: str) -> dict[bytes | None, bytes]:
+        return {key: value for name, key, value in self.sent if name == topic and value is not None}
+
+
+class FakeTable:
+    def __init__(self, name: str) -> None:
+        self.changelog_topic_name = name
+
+    def key(self, *parts: str | int, at: float | None = None) -> bytes:
+        return json.dumps([parts, at is not None]).encode()
+
+
+@dataclass
+class Chunk:
+    is_done: bool = False
+
+    def ack(self) -> None:
+        self.is_done = True
+
+
+@dataclass(frozen=True)
+class Record:
+    offset: int
+    value: bytes
+    key: bytes = b"v"
+    timestamp: int = T_MS
+
+
+class World:
+    """A worker with its log and what its observer has seen."""
+
+    def __init__(self, monitor: PartitionMonitor | None = None) -> None:
+        self.log = HeldLog()
+        self.seen: list[tuple[str, Any]] = []
+        names = ("folded", "resolved", "started", "ended", "evaluated", "flushed")
+        observer: Any = SimpleNamespace(**{name: lambda *args, name=name, **options: self.seen.append((name, (*args, *options.values()))) for name in names})
+        self.worker = PartitionWorker(
+            monitor or PartitionMonitor(0, Limits(grace=0)),
+            log=self.log,
+            tables=Tables(FakeTable("engagement"), FakeTable("event_id"), FakeTable("waiting")),
+            topics=NAMES,
+            defaults=Defaults(),
+            observer=observer,
+            clock=lambda: T_MS * 1_000 + 5_000,
+        )
+
+    async def fold(self, topic: str, *values: bytes, first: int = 0) -> Chunk:
+        chunk = Chunk()
+        await self.worker.fold(topic, [Record(first + number, value) for number, value in enumerate(values)], chunk)
+        return chunk
+
+
+def post(post_id: str = "q") -> bytes:
+    return json.dumps({"variant_id": "v", "persona_id": "p", "post_id": post_id, "min_interactions": 1}).encode()
+
+
+def see(kind: str = "view", count: int = 1, post_id: str | None = "q", event_id: str | None = None) -> bytes:
+    return json.dumps({"variant_id": "v", "kind": kind, "count": count, "post_id": post_id, "event_id": event_id}).encode()
+
+
+STOP = b'{"variant_id":"v","action":"stop"}'
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_kill_is_told_at_once_before_any_state_is_written() -> None:
+    """Latency does not wait for the flush."""
+    world = World()
+    await world.fold("variant_posted", post())
+    await world.fold("interaction", see("like"), see(count=100))
+    await settle()
+    assert world.log.topics() == ["monitoring_record", "variant_killed", "monitoring_record"]
+    assert world.log.values("variant_killed")[0]["deciding_event"]["offset"] == 1
+    assert ("evaluated", (0.005,)) in world.seen
+
+
+async def test_a_stop_is_durable_before_anybody_is_told() -> None:
+    """Its end is in the state that was acknowledged."""
+    world = World()
+    await world.fold("variant_posted", post())
+    await settle()
+    world.log.held.add("engagement")
+    await world.fold("monitoring_control", STOP)
+    await settle()
+    assert world.log.topics() == ["monitoring_record", "engagement"]
+    world.log.release("engagement")
+    await settle()
+    assert [value["kind"] for value in world.log.values("monitoring_record")] == ["started", "stopped"]
+
+
+async def test_a_kill_of_records_without_post_id_is_durable_first_too() -> None:
+    """Whose they are depends on the order of two topics."""
+    world = World()
+    await world.fold("variant_posted", post())
+    world.log.held.add("engagement")
+    await world.fold("interaction", see("like", post_id=None), see(count=100, post_id=None))
+    await settle()
+    assert "variant_killed" not in world.log.topics()
+    world.log.release("engagement")
+    await settle()
+    assert "variant_killed" in world.log.topics()
+
+
+async def test_a_chunk_is_done_once_its_states_are_acknowledged() -> None:
+    """And not when they are merely sent."""
+    world = World()
+    world.log.held.add("engagement")
+    chunk = await world.fold("variant_posted", post())
+    flush = asyncio.create_task(world.worker.flush())
+    await settle()
+    assert not chunk.is_done
+    world.log.release("engagement")
+    await flush
+    assert chunk.is_done
+
+
+async def test_a_chunk_is_done_once_its_dead_letters_are_acknowledged() -> None:
+    """A letter that failed is sent again first."""
+    world = World()
+    world.log.held.add("dead_letter")
+    chunk = await world.fold("interaction", b"junk")
+    flush = asyncio.create_task(world.worker.flush())
+    await settle()
+    assert not chunk.is_done
+    world.log.release("dead_letter")
+    await flush
+    assert chunk.is_done
+    world.log.failing["dead_letter"] = 2
+    await world.fold("interaction", b"junk", first=1)
+    await world.worker.flush()
+    assert [value["offset"] for value in world.log.values("dead_letter")] == [0, 1, 1, 1]
+
+
+async def test_what_is_not_acknowledged_is_sent_again() -> None:
+    """States as they are by then; emissions word for word."""
+    world = World()
+    world.log.failing |= {"engagement": 1, "monitoring_record": 1, "waiting": 1}
+    chunk = await world.fold("variant_posted", post())
+    await world.fold("interaction", see(post_id="other"))
+    await settle()
+    await world.worker.flush()
+    assert chunk.is_done
+    starts = world.log.values("monitoring_record")
+    assert len(starts) == 2
+    assert starts[0] == starts[1]
+    assert [world.log.topics().count(topic) for topic in ("engagement", "waiting")] == [2, 2]
+
+
+async def test_the_state_says_what_has_not_been_told() -> None:
+    """Once it is acknowledged, the next flush says so."""
+    world = World()
+    world.log.held.add("monitoring_record")
+    await world.fold("variant_posted", post())
+    await world.worker.flush()
+    (state,) = world.log.last("engagement").values()
+    assert decode_session(state, lambda *_: None).start_pending
+    world.log.release("monitoring_record")
+    await settle()
+    await world.worker.flush()
+    (state,) = world.log.last("engagement").values()
+    assert not decode_session(state, lambda *_: None).start_pending
+
+
+async def test_segments_of_event_ids_are_durable_before_the_state_that_counts_on_them() -> None:
+    """A state never names what may be missing."""
+    world = World()
+    await world.fold("variant_posted", post())
+    await world.fold("interaction", *(see(event_id=f"e{number}") for number in range(TAIL + 1)))
+    await settle()
+    world.log.sent.clear()
+    world.log.held.add("event_id")
+    flush = asyncio.create_task(world.worker.flush())
+    await settle()
+    assert world.log.topics() == ["event_id"]
+    world.log.release("event_id")
+    await flush
+    assert world.log.topics() == ["event_id", "engagement"]
+
+
+async def test_a_newer_session_of_the_variant_waits_for_the_flush() -> None:
+    """What the older one took of records without ``post_id`` is durable before the next record is folded."""
+    world = World()
+    await world.fold("variant_posted", post("q"))
+    await world.fold("interaction", see(post_id=None))
+    world.log.held.add("engagement")
+    second = asyncio.create_task(world.fold("variant_posted", post("r"), first=1))
+    third = asyncio.create_task(world.fold("interaction", see(post_id=None), first=1))
+    await settle()
+    assert world.worker.monitor.position == 0
+    world.log.release("engagement")
+    await asyncio.gather(second, third)
+    assert world.worker.monitor.position == 1
+    states = [decode_session(state, lambda *_: None) for state in world.log.last("engagement").values()]
+    assert {state.post_id: (state.applied, state.floor) for state in states} == {"q": (0, -1), "r": (0, 0)}
+
+
+async def test_a_letter_of_a_waiting_record_is_there_before_it_leaves_its_segment() -> None:
+    """It is given up in the middle of a flush: that flush may not delete what the letter is still to tell."""
+    world = World()
+    await world.fold("interaction", see(), see(post_id="other"))
+    await world.worker.flush()
+    await world.fold("interaction", b"junk", first=2)
+    world.log.held.add("dead_letter")
+    flush = asyncio.create_task(world.worker.flush())
+    await settle()
+    await world.worker.tick(T_MS * 1_000 + 600_000_000, 0)
+    world.log.release("dead_letter")
+    await flush
+    assert len(world.log.last("waiting")) == 1
+    (segment,) = world.log.last("waiting").values()
+    assert [waiter.offset for waiter in decode_waiters(segment, 0)] == [0, 1]
+    await world.worker.flush()
+    assert world.log.topics()[-3:] == ["dead_letter", "dead_letter", "waiting"]
+    assert world.log.sent[-1][2] is None
+
+
+async def test_room_is_made_with_dead_letters() -> None:
+    """As many as asked for."""
+    world = World()
+    await world.fold("interaction", see(), see(), see())
+    await world.worker.push_out(2)
+    await world.worker.flush()
+    assert [value["reason"] for value in world.log.values("dead_letter")] == ["no post", "no post"]
+    assert [args for name, args in world.seen if name == "resolved"] == [("dead_letter", False)] * 2
+
+
+async def test_a_resumed_worker_tells_what_is_pending_and_drops_what_nobody_counts_on() -> None:
+    """Its states are durable already."""
+    before = World()
+    before.log.held.add("monitoring_record")
+    await before.fold("variant_posted", post())
+    await before.fold("monitoring_control", STOP)
+    await settle()
+    await before.worker.flush()
+    before.worker.close()
+    monitor = PartitionMonitor(0)
+    monitor.restore([decode_session(state, lambda *_: None) for state in before.log.last("engagement").values()], [])
+    world = World(monitor)
+    await world.worker.resume([b"unused"])
+    await settle()
+    assert [value["kind"] for value in world.log.values("monitoring_record")] == ["started", "stopped"]
+    assert world.log.topics()[0] == "monitoring_record"
+    await world.worker.flush()
+    assert ("event_id", b"unused", None) in world.log.sent
+
+
+async def test_a_closed_worker_acknowledges_nothing_more() -> None:
+    """The partition is somebody else's."""
+    world = World()
+    world.log.held |= {"engagement", "monitoring_record"}
+    chunk = await world.fold("variant_posted", post())
+    flush = asyncio.create_task(world.worker.flush())
+    await settle()
+    world.worker.close()
+    world.log.release("engagement")
+    await flush
+    late = await world.fold("interaction", see(), see())
+    await world.worker.flush()
+    assert not chunk.is_done
+    assert not late.is_done
+    await settle()
+    assert world.log.topics().count("monitoring_record") == 1
+
+
+async def test_a_drained_worker_has_nothing_left_to_repeat() -> None:
+    """Everything told, written and done."""
+    world = World()
+    chunk = await world.fold("variant_posted", post())
+    other = await world.fold("monitoring_control", STOP)
+    await world.worker.drain()
+    assert chunk.is_done
+    assert other.is_done
+    (state,) = world.log.last("engagement").values()
+    session = decode_session(state, lambda *_: None)
+    assert (session.start_pending, session.end_pending, session.end is not None) == (False, False, True)
+
+
+async def test_a_day_later_the_state_is_deleted() -> None:
+    """With all that belongs to it."""
+    world = World()
+    await world.fold("variant_posted", post())
+    after = T_MS * 1_000 + 600_000_000 + 86_400_000_000 + 1
+    await world.worker.tick(after, 0)
+    await world.worker.drain()
+    await world.worker.tick(after, after)
+    await world.worker.flush()
+    assert world.log.sent[-1][0] == "engagement"
+    assert world.log.sent[-1][2] is None
