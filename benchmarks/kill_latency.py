@@ -46,12 +46,9 @@ def events(variants: int, run: str) -> Iterator[tuple[str, str, bytes]]:
 
 async def measure(bootstrap: str, source: str, sink: str, rate: float, seconds: float, topic_of: Callable[[str], str]) -> list[int]:
     """Send events at ``rate`` a second; return milliseconds from each variant's last event to its record on ``sink``."""
-    consumer = AIOKafkaConsumer(sink, bootstrap_servers=bootstrap, auto_offset_reset="latest")
+    consumer = AIOKafkaConsumer(sink, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
     await consumer.start()
-    await consumer.seek_to_end()
-    for tp in consumer.assignment():
-        await consumer.position(tp)
     await producer.start()
     answered: dict[str, int] = {}
 
@@ -70,11 +67,13 @@ async def measure(bootstrap: str, source: str, sink: str, rate: float, seconds: 
             if topic == source:
                 sent[name] = future
         await producer.flush()
-        async with asyncio.timeout(30):
-            while len(answered) < len(sent):
-                if collecting.done():
-                    collecting.result()
-                await asyncio.sleep(0.1)
+        deadline = loop.time() + 30
+        while missing := sent.keys() - answered.keys():
+            if collecting.done():
+                collecting.result()
+            if loop.time() > deadline:
+                raise SystemExit(f"{len(missing)} of {len(sent)} are still without an answer, {min(missing)} for one")
+            await asyncio.sleep(0.1)
     finally:
         collecting.cancel()
         with suppress(asyncio.CancelledError):
@@ -86,12 +85,9 @@ async def measure(bootstrap: str, source: str, sink: str, rate: float, seconds: 
 
 async def echo(bootstrap: str, ready: asyncio.Event) -> None:
     """Answer the last like of each variant with a record, and do nothing else."""
-    consumer = AIOKafkaConsumer("echo_in", bootstrap_servers=bootstrap, auto_offset_reset="latest")
+    consumer = AIOKafkaConsumer("echo_in", bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
     await consumer.start()
-    await consumer.seek_to_end()
-    for tp in consumer.assignment():
-        await consumer.position(tp)
     await producer.start()
     ready.set()
     try:

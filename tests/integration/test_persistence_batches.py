@@ -110,7 +110,7 @@ async def test_a_repetition_changes_nothing(engine: AsyncEngine, sql: Sql, recor
 
 @pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("apart", [True, False])
-async def test_an_end_may_come_before_its_start(engine: AsyncEngine, sql: Sql, record: Record, apart: bool):  # noqa: FBT001 - a parameter of the test
+async def test_an_end_may_come_before_its_start(engine: AsyncEngine, sql: Sql, record: Record, apart: bool):
     """The rows are those of the usual order, audit included; the start that follows changes nothing."""
     batch = [record("killed"), record("started")]
     for part in [[batch[0]], [batch[1]]] if apart else [batch]:
@@ -121,7 +121,7 @@ async def test_an_end_may_come_before_its_start(engine: AsyncEngine, sql: Sql, r
 
 @pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("apart", [True, False])
-async def test_the_first_of_several_ends_wins(engine: AsyncEngine, sql: Sql, record: Record, apart: bool):  # noqa: FBT001 - a parameter of the test
+async def test_the_first_of_several_ends_wins(engine: AsyncEngine, sql: Sql, record: Record, apart: bool):
     """In the database, or else in the batch. A later kill cleans nothing up."""
     batch = [record("timed_out"), record("killed"), record("stopped")]
     total = Persisted()

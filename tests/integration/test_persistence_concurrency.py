@@ -37,7 +37,7 @@ async def test_two_sinks_with_the_same_records_write_them_once(migrated: Setting
     engines = [create_engine(migrated), create_engine(migrated)]
 
     async def write(engine: AsyncEngine, seed: int) -> Persisted:
-        shuffled = random.Random(seed).sample(records, len(records))  # noqa: S311 - a test's order
+        shuffled = random.Random(seed).sample(records, len(records))
         total = Persisted()
         for start in range(0, len(shuffled), 16):
             total += await persist(engine, shuffled[start : start + 16])

@@ -70,7 +70,7 @@ async def running(persister: Persister, record: Record) -> AsyncIterator[Callabl
 async def until(condition: Callable[[], object], seconds: float = 20) -> None:
     """Wait for it."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for knows no events
+        while not condition():
             await asyncio.sleep(0.01)
 
 

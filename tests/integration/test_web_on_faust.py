@@ -125,7 +125,7 @@ async def test_readiness_follows_kafka_as_it_goes_and_comes_back(kafka: KafkaSer
         await asyncio.to_thread(kafka.start)
         await asyncio.to_thread(kafka.wait_ready, 60)
         async with asyncio.timeout(20):
-            while not await probe.is_up():  # noqa: ASYNC110 - Kafka sets no event
+            while not await probe.is_up():
                 await asyncio.sleep(0.1)
     finally:
         await log.stop()

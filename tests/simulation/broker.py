@@ -110,7 +110,7 @@ class SimulatedLog:
         self.failed += fails
         self._later(self._acknowledge, name, batch, not fails)
 
-    def _acknowledge(self, name: tuple[str, int], batch: list[Ticket], arrived: bool) -> None:  # noqa: FBT001
+    def _acknowledge(self, name: tuple[str, int], batch: list[Ticket], arrived: bool) -> None:
         for ticket in batch:
             if not ticket.arrival.done():
                 ticket.arrival.set_result(arrived)

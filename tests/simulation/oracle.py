@@ -74,7 +74,7 @@ def _us(raw: Any, appended: int) -> int:
     return (datetime.fromisoformat(raw) - EPOCH) // timedelta(microseconds=1)
 
 
-def judge(history: History) -> Verdicts:
+def judge(history: History) -> Verdicts:  # noqa: C901, PLR0912 - an oracle reads best from top to bottom, beside the contract
     """Say how all sessions must end; only for histories in which every interaction names its post."""
     fates: dict[tuple[str, str], Fate] = {}
     dead = set(history.bad)

@@ -46,7 +46,8 @@ def run_seeds(name: str, shape: Shape) -> None:
             time_outs=run.outcomes["timed_out"],
         )
     if not ONE and SEEDS >= 100:
-        assert all(bites.values()) and bites["crashes"] > SEEDS, bites
+        assert all(bites.values()), bites
+        assert bites["crashes"] > SEEDS, bites
 
 
 pytestmark = pytest.mark.timeout(60 + SEEDS)

@@ -68,7 +68,15 @@ def test_the_fast_way_is_taken_for_the_common_case(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     "moment",
-    ["2023-11-14T22:13:20.000001Z", "2023-11-14T22:13:20.00001+00:00", "2023-11-14 22:13:20.000001Z", "2023-11-14T22:12:60.500000Z", 1_700_000_000, 1_700_000_000_000.5, "2023-11-14T22:13:20Z"],
+    [
+        "2023-11-14T22:13:20.000001Z",
+        "2023-11-14T22:13:20.00001+00:00",
+        "2023-11-14 22:13:20.000001Z",
+        "2023-11-14T22:12:60.5Z",
+        1_700_000_000,
+        1_700_000_000_000.5,
+        "2023-11-14T22:13:20Z",
+    ],
 )
 def test_both_ways_read_the_same_moment(moment: str | float) -> None:
     """The one that remembers whole seconds too, the second time as well."""

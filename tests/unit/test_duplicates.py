@@ -56,7 +56,8 @@ def test_the_last_hundred_thousand_ids_are_remembered() -> None:
     assert event_ids.first == restored.first == 1
     for known in (event_ids, restored):
         assert len(known) == 100_000
-        assert known.knows("e1000") and known.knows("e100999")
+        assert known.knows("e1000")
+        assert known.knows("e100999")
         assert not known.knows("e999")
 
 

@@ -17,7 +17,7 @@ def counts(interactions: int, views: int) -> Engagement:
     ("interactions", "views", "is_killed"),
     [(10, 500, True), (9, 450, False), (18, 500, False), (18, 600, False), (10, 334, True), (10, 333, False), (10, 0, False)],
 )
-def test_the_examples_of_the_contract(interactions: int, views: int, is_killed: bool) -> None:  # noqa: FBT001
+def test_the_examples_of_the_contract(interactions: int, views: int, is_killed: bool) -> None:
     """Section 3.4, at 0.06, 0.5 and 10."""
     verdict = ratio(counts(interactions, views), Policy(0.06, 0.5, 10))
     assert verdict == (Kill("Below 50% of expected engagement rate", "below_threshold") if is_killed else KEEP)

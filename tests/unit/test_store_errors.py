@@ -128,6 +128,6 @@ def test_a_question_that_makes_no_sense_is_refused_with_its_field(arguments: dic
 
 
 @pytest.mark.parametrize(("text", "answer"), [("v", True), ("\0", False), ("a\ud800", False), ("\U0001f600?", True), (None, True)])
-def test_ids_that_no_row_can_have_are_known_beforehand(text: str | None, answer: bool):  # noqa: FBT001 - a parameter of the test
+def test_ids_that_no_row_can_have_are_known_beforehand(text: str | None, answer: bool):
     """PostgreSQL would refuse the question."""
     assert is_storable(text) is answer

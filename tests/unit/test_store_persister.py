@@ -80,7 +80,7 @@ class Clock:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the others go on until it holds."""
-    while not condition():  # noqa: ASYNC110 - what is waited for knows no events
+    while not condition():
         await asyncio.sleep(0)
 
 
