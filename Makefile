@@ -7,7 +7,7 @@ PROJECT := pyproject.toml streams/local/kafka-jars.txt Makefile
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint format cover lock clean clean-data
+.PHONY: help install demo up test lint format cover reference lock clean clean-data
 .DELETE_ON_ERROR:
 
 help: ## list what there is
@@ -36,6 +36,9 @@ format: $(VENV)/.installed-dev ## let ruff lay the code out
 
 cover: $(VENV)/.installed-dev ## the tests, and which branches they miss
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing $(ARGS)
+
+reference: install ## write docs/reference.md, the page of all settings, from the settings class
+	@$(BIN)/python -m streams.reference > docs/reference.md
 
 lock: $(VENV)/bin/python ## pin the newest versions that pyproject.toml allows
 	@$(PIP) uv
