@@ -68,8 +68,8 @@ class Session:
         posted_offset: Offset of the ``variant_posted`` record that started it.
         applied: Interactions up to this offset have had their effect on it; they are not folded again.
         floor: Records without ``post_id`` up to this offset were another session's, if one took them.
-        by_order: The counts depend on the order of two topics: a record without ``post_id`` has counted, or older sessions
-            of the variant may have taken some.
+        by_order: The counts depend on the order of two topics: a record without ``post_id`` has counted, older sessions of the
+            variant may have taken some, or the post came so late that an interaction may have been given up before.
         start_pending: Its start has not been acknowledged on ``monitoring_record`` yet.
         end_pending: Likewise its end.
     """
