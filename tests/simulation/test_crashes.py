@@ -15,7 +15,7 @@ from collections import Counter
 
 import pytest
 
-from models import duplicates
+from models import duplicates, monitor
 from tests.simulation.history import Shape
 from tests.simulation.simulation import replayable, simulate
 
@@ -24,10 +24,11 @@ ONE = os.environ.get("EARLY_KILL_SIMULATION_SEED")
 
 
 @pytest.fixture(autouse=True)
-def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a session's event ids fill segments as those of a session a hundred times as large."""
+def small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let event ids fill segments as in a session a hundred times as large, and let no moment lie more than a second ahead."""
     monkeypatch.setattr(duplicates, "TAIL", 4)
     monkeypatch.setattr(duplicates, "SEGMENT_LIMIT", 8)
+    monkeypatch.setattr(monitor, "FUTURE_LIMIT", 1_000_000)
 
 
 def run_seeds(name: str, shape: Shape) -> None:
@@ -70,4 +71,4 @@ def test_records_without_post_id_never_make_a_session_end_twice() -> None:
 
 def test_a_post_that_comes_too_late_for_some_interactions_still_gets_one_end() -> None:
     """Whether they still wait for it is open; that the session ends once is not."""
-    run_seeds("too_late", Shape(late_posts=True))
+    run_seeds("too_late", Shape(late_posts=True, stops=True))

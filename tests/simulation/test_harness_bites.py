@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import streams.monitoring
-from models import duplicates
+from models import duplicates, monitor
 from models.errors import Stop
 from models.monitor import PartitionMonitor
 from models.session import Outcome, Session
@@ -127,6 +127,7 @@ def test_the_simulation_fails_without(monkeypatch: Patch, take_out: Callable[[Pa
     """Each safeguard is one that the simulation misses."""
     monkeypatch.setattr(duplicates, "TAIL", 4)
     monkeypatch.setattr(duplicates, "SEGMENT_LIMIT", 8)
+    monkeypatch.setattr(monitor, "FUTURE_LIMIT", 1_000_000)
     take_out(monkeypatch)
     for seed in range(SEEDS):
         try:

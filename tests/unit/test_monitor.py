@@ -162,6 +162,19 @@ def test_a_newer_session_waits_until_what_older_ones_took_is_durable() -> None:
     assert session(monitor, "r").by_order
 
 
+def test_a_session_whose_post_came_very_late_is_latched() -> None:
+    """An interaction may have been given up before; after a crash it might count."""
+    wait = 10 * MINUTE - 5 * MINUTE  # it may be dated up to five minutes ahead
+    monitor = PartitionMonitor(0)
+    post(monitor, posting(), 0, T + wait - 1)
+    monitor.post(Posting("w", "p", "q", Policy(), T), 1, T + wait, b"w", b"post", NOW)
+    assert not session(monitor).by_order
+    assert monitor.sessions["w"]["q"].by_order
+    monitor.push_out(1)
+    monitor.post(Posting("x", "p", "q", Policy(), T), 2, T, b"x", b"post", NOW)
+    assert monitor.sessions["x"]["q"].by_order
+
+
 def test_a_record_that_is_delivered_again_stays_with_the_session_that_took_it() -> None:
     """Though a newer session, posted since, holds its moment too."""
     monitor = PartitionMonitor(0)
