@@ -140,7 +140,9 @@ async def show_readiness(request: web.Request) -> web.Response:
 
 async def show_metrics(request: web.Request) -> web.Response:
     """``GET /metrics``."""
-    return web.Response(body=request.app[SERVICES].metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+    services = request.app[SERVICES]
+    await services.readiness.report()  # so that what is said of PostgreSQL is true now, also where nobody asks for readiness
+    return web.Response(body=services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def show_page(request: web.Request) -> web.Response:

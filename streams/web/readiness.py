@@ -32,6 +32,7 @@ class Probe:
         self._asking = asyncio.Lock()
         self._asked_at = float("-inf")
         self._is_up: bool | None = None
+        self._question: asyncio.Future[None] | None = None
 
     async def is_up(self) -> bool:
         """Say whether the dependency answered within the last second, or answers now."""
@@ -44,12 +45,20 @@ class Probe:
             return self._is_up
 
     async def _ask(self) -> tuple[bool, str]:
-        try:
-            async with asyncio.timeout(self._patience_seconds):
-                await self._ping()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the dependency does not answer
-            return False, " ".join(str(error).split()) or type(error).__name__
-        return True, ""
+        """Ask, and answer in time even if the question cannot be called off at once: a driver may take seconds over that."""
+        too_late = f"nothing within {self._patience_seconds:g} s"
+        await asyncio.sleep(0)  # for an earlier question to come to its end
+        if self._question is not None and not self._question.done():
+            return False, too_late
+        self._question = asyncio.ensure_future(self._ping())
+        self._question.add_done_callback(lambda question: question.cancelled() or question.exception())  # or asyncio complains of one that ends late
+        await asyncio.wait({self._question}, timeout=self._patience_seconds)
+        if not self._question.done():
+            self._question.cancel()
+        if not self._question.done() or self._question.cancelled():
+            return False, too_late
+        error = self._question.exception()
+        return error is None, "" if error is None else " ".join(str(error).split()) or type(error).__name__
 
 
 class Readiness:

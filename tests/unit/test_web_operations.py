@@ -69,6 +69,12 @@ async def test_without_postgresql_a_worker_is_ready_and_says_so(world: World, ht
         assert "performance_monitor_postgresql_up 0.0" in await response.text()
 
 
+async def test_metrics_know_of_postgresql_where_nobody_asks_for_readiness(world: World, http: aiohttp.ClientSession):
+    """A scrape asks for itself, or the gauge would stay at its first value."""
+    async with http.get(world.url + "/metrics") as response:
+        assert "performance_monitor_postgresql_up 1.0" in await response.text()
+
+
 async def test_a_dependency_is_asked_once_however_many_ask():
     """A hundred readers at once are one question; the answer is fresh for a second."""
     asked, clock = [], [0.0]
@@ -102,7 +108,28 @@ async def test_a_dependency_that_hangs_is_away(caplog: pytest.LogCaptureFixture)
     assert time.monotonic() - begun < 1
     hangs[0] = False
     assert [await probe.is_up(), await probe.is_up()] == [True, True]
-    assert [record.getMessage() for record in caplog.records] == ["Kafka does not answer: TimeoutError", "Kafka answers again"]
+    assert [record.getMessage() for record in caplog.records] == ["Kafka does not answer: nothing within 0.05 s", "Kafka answers again"]
+
+
+async def test_a_dependency_that_cannot_even_be_given_up_is_away_in_time():
+    """A driver whose connection is dead takes seconds to call a query off; nobody waits for that, and it is not asked again meanwhile."""
+    asked = []
+
+    async def ping() -> None:
+        asked.append(1)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.5)
+
+    probe = Probe("PostgreSQL", ping, patience_seconds=0.05, fresh_seconds=0)
+    begun = time.monotonic()
+    assert [await probe.is_up(), await probe.is_up()] == [False, False]
+    assert time.monotonic() - begun < 0.4
+    assert len(asked) == 1
+    await asyncio.sleep(0.6)
+    assert await probe.is_up() is False
+    assert len(asked) == 2
 
 
 async def test_a_failing_probe_never_fails_the_answer():
