@@ -1,0 +1,195 @@
+"""Chunks out of fetches, and when a partition may be fetched at all."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from faust.types import TP
+
+from models.monitor import Limits
+from models.policy import Defaults
+from streams.ledger import Ledger
+from streams.monitoring import CHUNKS_AHEAD, RECORDS_AHEAD, Monitoring, Owned, Reading
+from streams.partition import Tables, Topics
+from streams.transport import CHUNK, ChunkedConsumer
+
+POSTS, SEEN, STOPS, OTHER = TP("variant_posted", 0), TP("interaction", 0), TP("monitoring_control", 0), TP("interaction", 1)
+NAMES = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
+
+
+def record(offset: int) -> Any:
+    return SimpleNamespace(offset=offset, key=b"k", value=b"v")
+
+
+def consumer() -> Any:
+    """A consumer that was never started: what it needs of Faust is put in by hand."""
+    made = ChunkedConsumer.__new__(ChunkedConsumer)
+    made.ledgers = {}
+    made._committed_offset = {}
+    made.told = []
+    made.on_fetched = made.told.append
+    made._is_changelog_tp = lambda tp: tp.topic.endswith("changelog")  # type: ignore[method-assign]
+    made._to_message = lambda _tp, one: SimpleNamespace(offset=one.offset, key=one.key, value=one.value)  # type: ignore[method-assign]
+    return made
+
+
+def test_a_fetch_becomes_chunks_of_bounded_size() -> None:
+    """Each knows its offsets, is announced before it is handed over, and stands at its last record."""
+    made = consumer()
+    messages = []
+    for message in made._messages(SEEN, [record(offset) for offset in range(10, 10 + CHUNK + 1)]):
+        assert made.told[-1] is message.value
+        messages.append(message)
+    spans = [(message.value.span.first, message.value.span.last, message.offset, message.key, len(message.value.records)) for message in messages]
+    assert spans == [(10, 9 + CHUNK, 9 + CHUNK, None, CHUNK), (10 + CHUNK, 10 + CHUNK, 10 + CHUNK, None, 1)]
+
+
+def test_a_chunk_that_is_done_lets_its_offsets_be_committed() -> None:
+    """In order, once all before it are; and only forward."""
+    made = consumer()
+    first, second = (message.value for message in made._messages(SEEN, [record(offset) for offset in range(CHUNK + 5)]))
+    made._committed_offset = {SEEN: None}
+    second.ack()
+    assert made._filter_committable_offsets([SEEN]) == {}
+    first.ack()
+    assert made._filter_committable_offsets([SEEN]) == {SEEN: CHUNK + 5}
+    made._committed_offset = {SEEN: CHUNK + 5}
+    assert made.committed(SEEN) == CHUNK + 5
+    assert made._filter_committable_offsets([SEEN]) == {}
+
+
+def test_changelogs_are_left_as_they_are() -> None:
+    """Recovery reads them record by record."""
+    made = consumer()
+    messages = list(made._messages(TP("app-engagement-changelog", 0), [record(1), record(2)]))
+    assert [(message.offset, message.value) for message in messages] == [(1, b"v"), (2, b"v")]
+    assert (made.told, made.ledgers) == ([], {})
+
+
+def test_only_partitions_with_something_handed_out_can_be_committed() -> None:
+    """By topic or by partition, or all."""
+    made = consumer()
+    list(made._messages(SEEN, [record(1)]))
+    list(made._messages(POSTS, [record(1)]))
+    assert set(made._filter_tps_with_pending_acks()) == {SEEN, POSTS}
+    assert set(made._filter_tps_with_pending_acks(["interaction"])) == {SEEN}
+    assert set(made._filter_tps_with_pending_acks([POSTS, STOPS])) == {POSTS}
+
+
+class Committed:
+    """A consumer that knows offsets only."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[TP, int] = {}
+        self.ledgers: dict[TP, Ledger] = {}
+
+    def committed(self, tp: TP) -> int | None:
+        return self.offsets.get(tp)
+
+
+def monitoring(**ends: int) -> tuple[Monitoring, dict[str, Reading], Committed]:
+    """One that owns partition 0, with these end offsets at the assignment and nothing read."""
+    known = Committed()
+    nothing: Any = SimpleNamespace(worker=None)
+    made = Monitoring(
+        nothing.__class__(consumer=known, rebalancing=False),  # type: ignore[arg-type]
+        log=nothing, tables=Tables(nothing, nothing, nothing), topics=NAMES, defaults=Defaults(), limits=Limits(), waiting_limit=1_000_000, flush_seconds=1,
+        observer=nothing, clock=lambda: 0, fail=lambda _error: None,
+    )  # fmt: skip
+    readings = {tp.topic: Reading(tp, catch_up=ends.get(tp.topic, 0), next=0) for tp in (POSTS, SEEN, STOPS)}
+    made._owned[0] = Owned(nothing, readings)
+    return made, readings, known
+
+
+def allowed(made: Monitoring) -> list[str]:
+    return [tp.topic for tp in (POSTS, SEEN, STOPS) if made.may_fetch(tp)]
+
+
+def catch_up(made: Monitoring, positions: dict[TP, int | None] | None = None) -> None:
+    made._catch_up(made._owned[0], positions or {})
+
+
+def test_topics_are_opened_one_after_the_other() -> None:
+    """Interactions once the posts are read that were there at the assignment, stops once the interactions are."""
+    made, readings, _ = monitoring(variant_posted=5, interaction=7)
+    assert allowed(made) == ["variant_posted"]
+    readings["variant_posted"].next = 4
+    catch_up(made)
+    assert allowed(made) == ["variant_posted"]
+    readings["variant_posted"].next = 5
+    catch_up(made)
+    assert allowed(made) == ["variant_posted", "interaction"]
+    readings["interaction"].next = 7
+    catch_up(made)
+    assert allowed(made) == ["variant_posted", "interaction", "monitoring_control"]
+
+
+def test_a_topic_that_has_caught_up_stays_open() -> None:
+    """New posts do not close the way for interactions again."""
+    made, readings, _ = monitoring()
+    catch_up(made)
+    readings["variant_posted"].catch_up = 100
+    catch_up(made)
+    assert len(allowed(made)) == 3
+
+
+def test_nothing_is_fetched_for_a_partition_that_is_not_taken_over() -> None:
+    """Nor for a topic that is not ours."""
+    made, _, _ = monitoring()
+    assert not made.may_fetch(OTHER)
+    assert not made.may_fetch(TP("variant_killed", 0))
+
+
+def test_no_more_is_fetched_than_can_be_folded() -> None:
+    """So many chunks may wait, and so many records be folded and not done."""
+    made, readings, known = monitoring()
+    reading = readings["variant_posted"]
+    reading.unfolded = CHUNKS_AHEAD - 1
+    assert made.may_fetch(POSTS)
+    reading.unfolded = CHUNKS_AHEAD
+    assert not made.may_fetch(POSTS)
+    reading.unfolded = 0
+    reading.next, known.offsets[POSTS] = RECORDS_AHEAD + 10, 11
+    assert made.may_fetch(POSTS)
+    known.offsets[POSTS] = 10
+    assert not made.may_fetch(POSTS)
+
+
+def test_an_offset_without_a_record_is_passed_at_the_second_look() -> None:
+    """At the first, the consumer may be ahead of chunks that are still on their way from it."""
+    made, readings, _ = monitoring(variant_posted=5)
+    catch_up(made, {POSTS: 5})
+    assert readings["variant_posted"].next == 0
+    catch_up(made, {POSTS: 5})
+    assert readings["variant_posted"].next == 5
+    assert readings["variant_posted"].is_caught_up
+
+
+def test_a_chunk_on_its_way_is_never_passed() -> None:
+    """However far ahead the consumer stands, and however often it is asked."""
+    made, readings, _ = monitoring(variant_posted=5)
+    readings["variant_posted"].unfolded = 1
+    for _ in range(3):
+        catch_up(made, {POSTS: 5})
+    assert readings["variant_posted"].next == 0
+    readings["variant_posted"].unfolded = 0
+    catch_up(made, {})
+    catch_up(made, {POSTS: 7})
+    assert readings["variant_posted"].next == 0
+
+
+def test_what_is_committed_cannot_be_delivered_again() -> None:
+    """All handed out is done and committed, or the end itself is."""
+    made, readings, known = monitoring()
+    reading = readings["interaction"]
+    reading.next = 9
+    assert not made._is_committed(reading, 10)
+    assert made._is_committed(reading, 9)
+    ledger = known.ledgers[SEEN] = Ledger()
+    span = ledger.hand_out(0, 6)
+    assert not made._is_committed(reading, 9)
+    ledger.done(span)
+    assert not made._is_committed(reading, 9)
+    known.offsets[SEEN] = 7
+    assert made._is_committed(reading, 9)
