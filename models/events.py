@@ -29,6 +29,8 @@ METADATA_LIMIT = 4 * 1024
 """Most bytes ``metadata`` may have as compact JSON in UTF-8."""
 METADATA_DEPTH = 100
 """Most levels of objects and lists in ``metadata``: whatever reads it later has a limit, and none is lower."""
+DEPTH_LIMIT = 500
+"""Most levels of objects and lists in a value: the JSON reader's own limit falls with the caller's stack, and a verdict must not."""
 COUNT_LIMIT = 1_000_000
 TOTAL_LIMIT = 10**12
 
@@ -196,7 +198,7 @@ def parse_json(value: bytes | None) -> dict[str, Any]:
     if len(value) > VALUE_LIMIT:
         raise Reject(f"is larger than {VALUE_LIMIT} bytes")
     try:
-        parsed = json.loads(value.decode("utf-8"), parse_constant=_refuse_constant)
+        parsed = json.loads(value.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_last_of_each)
     except UnicodeDecodeError:
         raise Reject("is not valid UTF-8") from None
     except RecursionError:
@@ -215,22 +217,42 @@ def _refuse_constant(name: str) -> NoReturn:
     raise Reject(f"has a non-finite number ({name})")
 
 
-def _check_leaves(parsed: dict[str, Any]) -> None:
-    rest: list[Any] = [parsed]
-    while rest:
-        item = rest.pop()
-        if isinstance(item, dict):
-            rest.extend(item)
-            rest.extend(item.values())
-        elif isinstance(item, list):
-            rest.extend(item)
-        elif isinstance(item, str):
-            if "\x00" in item:
-                raise Reject("has U+0000 in a string")
-            if not item.isascii() and any("\ud800" <= char <= "\udfff" for char in item):
-                raise Reject("has a lone surrogate in a string")
-        elif isinstance(item, float) and not math.isfinite(item):
-            raise Reject("has a non-finite number")
+def _last_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Keep the last value of each name; those passed over are checked here, for nobody sees them later."""
+    last: dict[str, Any] = {}
+    passed_over = []
+    for name, item in pairs:
+        if name in last:
+            passed_over.append(last[name])
+        last[name] = item
+    _check_leaves(passed_over)
+    return last
+
+
+def _check_leaves(root: dict[str, Any] | list[Any]) -> None:
+    level: list[Any] = [root]
+    for _ in range(DEPTH_LIMIT):
+        below: list[Any] = []
+        for item in level:
+            for part in (*item, *item.values()) if isinstance(item, dict) else item:
+                if isinstance(part, (dict, list)):
+                    below.append(part)
+                else:
+                    _check_leaf(part)
+        if not below:
+            return
+        level = below
+    raise Reject("is nested too deeply")
+
+
+def _check_leaf(leaf: object) -> None:
+    if isinstance(leaf, str):
+        if "\x00" in leaf:
+            raise Reject("has U+0000 in a string")
+        if not leaf.isascii() and any("\ud800" <= char <= "\udfff" for char in leaf):
+            raise Reject("has a lone surrogate in a string")
+    elif isinstance(leaf, float) and not math.isfinite(leaf):
+        raise Reject("has a non-finite number")
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -281,6 +281,10 @@ RAW: list[tuple[bytes | None, str]] = [
     (b'{"variant_id":"v","kind":"view","\\udfff":1}', "lone surrogate"),
     (b'{"variant_id":"v","kind":"view","x":["\\u0000"]}', "U\\+0000"),
     (b'{"variant_id":"v","kind":"view","a\\u0000":1}', "U\\+0000"),
+    (b'{"variant_id":"v","kind":"view","x":1e999,"x":1}', "non-finite"),
+    (b'{"variant_id":"v","kind":"view","occurred_at":1e999,"occurred_at":null}', "non-finite"),
+    (b'{"variant_id":"v","kind":"view","x":"\\u0000","x":1}', "U\\+0000"),
+    (b'{"variant_id":"v","kind":"view","x":{"y":{"z":["\\ud800"]},"y":1},"x":1}', "lone surrogate"),
     (b'{"variant_id":"v","kind":"view","x":"\x00"}', "is not JSON"),
     (b'{"variant_id":"v","kind":"view","x":' + b"1" * 5_000 + b"}", "too long"),
     (b'{"variant_id":"v","kind":"view","x":' + b"[" * 30_000 + b"]" * 30_000 + b"}", "nested too deeply"),
@@ -319,3 +323,16 @@ def test_escapes_are_read() -> None:
     """A pair of surrogates is one character."""
     raw = b'{"variant_id":"\\ud83d\\ude00","kind":"vi\\u0065w"}'
     assert decode_interaction(raw, "😀".encode(), APPENDED).variant_id == "😀"
+
+
+def below(frames: int, call: Callable[[], Any]) -> Any:
+    """Call from deeper in the stack."""
+    return below(frames - 1, call) if frames else call()
+
+
+def test_a_value_may_be_five_hundred_levels_deep() -> None:
+    """However deep the caller is in its stack: live, replayed and offline the same record has the same verdict."""
+    for frames in (0, 200):
+        assert below(frames, lambda: parse_json(encode(nested(500)))) == nested(500)
+        with pytest.raises(Reject, match="nested too deeply"):
+            below(frames, lambda: parse_json(encode(nested(501))))
