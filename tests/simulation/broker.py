@@ -36,12 +36,17 @@ class Appended:
 
 @dataclass(slots=True)
 class Broker:
-    """Topics and committed offsets. A source record can be read from its append time plus ``visible_after`` (microseconds) on."""
+    """Topics and committed offsets. A source record can be read from its append time plus ``visible_after`` (microseconds) on.
+
+    Attributes:
+        straying: What a worker had sent that lost its partitions while it hung, and that arrives later.
+    """
 
     sources: Mapping[TP, list[Record]]
     visible_after: int = 0
     appended: dict[tuple[str, int], list[Appended]] = field(default_factory=lambda: defaultdict(list))
     committed: dict[TP, int] = field(default_factory=dict)
+    straying: list[tuple[tuple[str, int], list[Appended]]] = field(default_factory=list)
     _timestamps: dict[TP, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -119,9 +124,17 @@ class SimulatedLog:
         else:
             self._busy.discard(name)
 
-    def crash(self) -> None:
-        """Of what was under way, the first few records of each partition arrive, and the others never do."""
+    def crash(self, *, strays: bool = False) -> None:
+        """Of what was under way, the first few records of each partition arrive, and the others never do; if ``strays``, all do later."""
         for name, queue in self._queues.items():
-            arriving = self._rng.randint(0, len(queue))
+            arriving = 0 if strays else self._rng.randint(0, len(queue))
             self._broker.appended[name].extend(queue.popleft().record for _ in range(arriving))
+            if strays and queue:
+                self._broker.straying.append((name, [ticket.record for ticket in queue]))
             queue.clear()
+
+    def let_strays_arrive(self) -> None:
+        """Let what a hanging worker had sent come in, some time."""
+        for name, records in self._broker.straying:
+            self._loop.at(self._loop.now + self._rng.choice((300_000, 1_000_000, 2_000_000)), self._broker.appended[name].extend, records)
+        self._broker.straying.clear()

@@ -29,11 +29,13 @@ class Shape:
         stops: Some sessions are stopped by hand.
         anonymous: Share of interactions without ``post_id``.
         late_posts: Some posts come later than interactions wait for them.
+        strays: Workers do not die but hang, and what they had sent arrives when their partitions are somebody else's.
     """
 
     stops: bool = False
     anonymous: float = 0.0
     late_posts: bool = False
+    strays: bool = False
     events: tuple[int, int] = (60, 260)
 
 

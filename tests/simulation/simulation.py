@@ -65,7 +65,7 @@ def simulate(seed: int, shape: Shape) -> Run:
     horizon = history.end + history.longest + history.grace + history.wait + 2 * SECOND
     for number in range(rng.choice((0, 1, 2, 3, 6))):
         life = Life(broker, setting, rng, now, number)
-        _live(rng, life, history, run)
+        _live(rng, life, shape, run)
         now = life.loop.now + rng.choice((0, 50_000, rng.randrange(SECOND), rng.randrange(6 * SECOND)))
     life = Life(broker, setting, rng, now, 1_000)
     first = dict(broker.committed)
@@ -82,8 +82,8 @@ def simulate(seed: int, shape: Shape) -> Run:
     return run
 
 
-def _live(rng: Random, life: Life, history: History, run: Run) -> None:
-    left = max(history.end + history.longest - life.loop.now, SECOND)
+def _live(rng: Random, life: Life, shape: Shape, run: Run) -> None:
+    left = max(run.history.end + run.history.longest - life.loop.now, SECOND)
     if rng.random() < 0.3:
         life.run(life.loop.now + left, rng.choice((rng.randint(1, 60), rng.randint(1, 600))))
     else:
@@ -94,7 +94,7 @@ def _live(rng: Random, life: Life, history: History, run: Run) -> None:
         life.stop()
         run.stops += 1
     else:
-        life.crash()
+        life.crash(strays=shape.strays)
         run.crashes += 1
     _note(run, life)
     _pin(run)

@@ -31,10 +31,10 @@ def small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor, "FUTURE_LIMIT", 1_000_000)
 
 
-def run_seeds(name: str, shape: Shape) -> None:
+def run_seeds(name: str, shape: Shape, seeds: int = SEEDS) -> None:
     """Run all seeds; then make sure that the faults have bitten, for otherwise nothing is shown."""
     bites: Counter[str] = Counter()
-    for seed in [int(ONE)] if ONE else range(SEEDS):
+    for seed in [int(ONE)] if ONE else range(seeds):
         with replayable(name, seed):
             run = simulate(seed, shape)
         bites.update(
@@ -72,3 +72,9 @@ def test_records_without_post_id_never_make_a_session_end_twice() -> None:
 def test_a_post_that_comes_too_late_for_some_interactions_still_gets_one_end() -> None:
     """Whether they still wait for it is open; that the session ends once is not."""
     run_seeds("too_late", Shape(late_posts=True, stops=True))
+
+
+@pytest.mark.xfail(strict=True, reason="changelog values carry no owner's generation: what a worker sends after it has lost its partitions is taken for newer")
+def test_what_a_worker_sends_that_hung_and_lost_its_partitions_does_no_harm() -> None:
+    """It arrives after what their new owner has written, and comes back at the next restore."""
+    run_seeds("does_no_harm", Shape(stops=True, strays=True), max(SEEDS, 500))

@@ -140,6 +140,7 @@ class Life:
         self.number = number
         self._broker, self._rng, self._setting = broker, rng, setting
         self.log = SimulatedLog(broker, self.loop, rng, number, setting.failures)
+        self.log.let_strays_arrive()
         self.consumer = Consumer(broker, self.loop, rng)
         self.tally = Tally()
         self.error: BaseException | None = None
@@ -229,9 +230,9 @@ class Life:
         if self.error is not None:
             raise self.error
 
-    def crash(self) -> None:
-        """Die on the spot."""
-        self.log.crash()
+    def crash(self, *, strays: bool = False) -> None:
+        """Die on the spot; if ``strays``, hang and lose the partitions instead, and what was sent arrives later."""
+        self.log.crash(strays=strays)
         self.loop.destroy()
 
     def stop(self) -> None:

@@ -150,6 +150,18 @@ def test_without_post_id_and_outside_of_every_window_it_is_early_or_late() -> No
     assert kinds(monitor) == ["Started", "Ended"]
 
 
+@pytest.mark.xfail(strict=True, reason="where the variant has a session already, it waits for the grace only")
+def test_without_post_id_it_waits_for_its_post_as_long_as_any_other() -> None:
+    """At least ten minutes, though an older session of the variant is long over. Source: contract, section 3.3."""
+    monitor = PartitionMonitor(0)
+    post(monitor, posting("old"))
+    again = DEADLINE + MINUTE
+    see(monitor, 0, again, None)
+    monitor.tick(again + 10 * MINUTE - 1, NOW)
+    post(monitor, posting("new", again), 1, again + 9 * MINUTE)
+    assert session(monitor, "new").counts.views == 1
+
+
 def test_a_newer_session_waits_until_what_older_ones_took_is_durable() -> None:
     """An ended one too: it may have been offered records without ``post_id`` that did not count."""
     monitor = PartitionMonitor(0)
