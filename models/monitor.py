@@ -124,7 +124,7 @@ class PartitionMonitor:
         else:
             session = _latest_holding(siblings.values(), event.occurred_at, offset)
         if session is None:
-            return self._wait(event, offset, append_us, key, value, has_post=siblings is not None and event.post_id is None)
+            return self._wait(event, offset, append_us, key, value)
         if offset <= session.applied:
             return Result.REDELIVERED
         return self._count(session, event, offset, append_us, now)
@@ -279,11 +279,10 @@ class PartitionMonitor:
         heapq.heappush(self._ended, (session.forget_at, id(session), session))
         self.emissions.append(Ended(session))
 
-    def _wait(self, event: Interaction, offset: int, append_us: int, key: bytes | None, value: bytes | None, *, has_post: bool) -> Result:
+    def _wait(self, event: Interaction, offset: int, append_us: int, key: bytes | None, value: bytes | None) -> Result:
         if self.waiting.holds(offset):
             return Result.REDELIVERED
-        wait = self.limits.grace if has_post else self.limits.wait
-        self.waiting.add(Waiter(event, offset, append_us, key or b"", value or b"", append_us + wait))
+        self.waiting.add(Waiter(event, offset, append_us, key or b"", value or b"", append_us + self.limits.wait))
         return Result.WAITING
 
     def _give_up(self, waiter: Waiter) -> None:

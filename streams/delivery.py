@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,17 @@ class Sent:
 class KafkaLog:
     """An idempotent producer (``acks=all``) that starts over when it has failed, so that its callers may simply send again.
 
+    Args:
+        options: How to reach Kafka.
+        client_id: Name in the brokers' logs.
+        may_send: Asked before each record; does not return to let it be sent if it must not.
+
     Attributes:
         away_since: Monotonic seconds since when nothing could be appended; None while all is well.
     """
 
-    def __init__(self, options: Mapping[str, Any], *, client_id: str) -> None:
+    def __init__(self, options: Mapping[str, Any], *, client_id: str, may_send: Callable[[], None] = lambda: None) -> None:
+        self._may_send = may_send
         self._options = {**options, "client_id": client_id, "acks": "all", "enable_idempotence": True, "max_batch_size": BATCH_BYTES, "request_timeout_ms": 30_000}
         self._producer: AIOKafkaProducer | None = None
         self._changing = asyncio.Lock()
@@ -81,6 +87,7 @@ class KafkaLog:
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Sent:
         """Append a record behind those sent before; ask ``delivered`` whether it has arrived."""
+        self._may_send()
         while True:
             producer = self._producer
             if producer is None:

@@ -23,6 +23,7 @@ from streams.settings import Settings
 from streams.tables import StateTable
 from streams.topics import kafka_client_options, topic_name
 from streams.transport import ChunkedConsumer
+from streams.watchdog import Watchdog
 
 WINDOW_SECONDS = 600.0
 """Size of the tumbling windows by ``posted_at`` that states are kept in."""
@@ -63,7 +64,8 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         event_id=app.tables.add(StateTable(app, name="event_id", partitions=settings.partitions, window=window)),
         waiting=app.tables.add(StateTable(app, name="waiting", partitions=settings.partitions)),
     )
-    log = KafkaLog(kafka_client_options(settings), client_id=f"{settings.app_id}-monitor")
+    watchdog = Watchdog(settings.session_timeout_seconds, fail)
+    log = KafkaLog(kafka_client_options(settings), client_id=f"{settings.app_id}-monitor", may_send=watchdog.check)
     monitoring = Monitoring(
         app,
         log=log,
@@ -76,6 +78,7 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         observer=Observing(metrics),
         clock=wall_clock,
         fail=fail,
+        beat=watchdog.beat,
     )
     metrics.watch_active(monitoring.active_count)
     metrics.watch_lag(monitoring.lag)

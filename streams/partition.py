@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from models.announcement import end_record, kill_event, start_record
+from models.duplicates import SEGMENT_LIMIT
 from models.moments import SECOND
 from models.monitor import Emission, Ended, PartitionMonitor, Rejected, Started
 from models.policy import Defaults
@@ -128,6 +129,7 @@ class PartitionWorker:
         self._dead_letters: list[Rejected] = []
         self._unused: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
         self._folding = asyncio.Lock()
         self._flushing = asyncio.Lock()
         self._ordering = asyncio.Lock()
@@ -226,7 +228,12 @@ class PartitionWorker:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = task.exception()
 
     async def _latch_and_tell(self, emissions: list[Started | Ended]) -> None:
         await self._write_states([emission.session for emission in emissions])
@@ -260,8 +267,13 @@ class PartitionWorker:
     # -- making durable ----------------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
-        """Make what has been folded so far durable, then say that its records are done."""
+        """Make what has been folded so far durable, then say that its records are done.
+
+        Raises what made a background task fail, for nothing may be acknowledged after that.
+        """
         async with self._flushing:
+            if self._failure is not None:
+                raise self._failure
             began, done = self._clock(), self._folded
             self._folded = []
             letters, self._dead_letters = self._dead_letters, []
@@ -308,6 +320,9 @@ class PartitionWorker:
             written += [(self._segment_key(session, number), packed) for number, packed in changes.written]
             dropped += [(self._segment_key(session, number), None) for number in changes.dropped]
         await self._write(self._tables.event_id, written)
+        grown = [session for session in sessions if session.event_ids is not None and len(session.event_ids.tail) > SEGMENT_LIMIT]
+        if grown:  # that many while the segments were on their way: too many to travel inside the state
+            await self._write_sessions(grown)
         await self._write_states(sessions)
         await self._write(self._tables.event_id, dropped)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -175,3 +176,21 @@ async def test_sigterm_leaves_cleanly_with_nothing_to_repeat(settings: Settings,
             await asyncio.sleep(0.02)
         _, metrics = await system.call(worker, "GET", "/metrics")
         assert 'performance_monitor_events_total{result="redelivered"} 0.0' in metrics
+
+
+async def test_a_worker_that_stood_still_does_no_harm(settings: Settings, tmp_path: Path):
+    """Stopped for longer than its group waits, it ends by itself when it goes on; the other has taken over, and counts are exact."""
+    async with running(settings, tmp_path, monitors=2, **QUICK) as system:
+        traffic = asyncio.create_task(send_day(system, variants=60, events=8_000, seed=2))
+        await asyncio.sleep(1)
+        stopped = system.monitors[0]
+        stopped.signal(signal.SIGSTOP)
+        names = await traffic
+        await asyncio.sleep(12)
+        stopped.signal(signal.SIGCONT)
+        assert await asyncio.to_thread(stopped.wait) == 1
+        assert "stood still" in stopped.log.read_text()
+        stopped.start()
+        await stopped.ready()
+        rows = await system.until_ended(names, 90)
+        assert outcomes(rows) == await expected(system)

@@ -150,7 +150,6 @@ def test_without_post_id_and_outside_of_every_window_it_is_early_or_late() -> No
     assert kinds(monitor) == ["Started", "Ended"]
 
 
-@pytest.mark.xfail(strict=True, reason="where the variant has a session already, it waits for the grace only")
 def test_without_post_id_it_waits_for_its_post_as_long_as_any_other() -> None:
     """At least ten minutes, though an older session of the variant is long over. Source: contract, section 3.3."""
     monitor = PartitionMonitor(0)

@@ -1,0 +1,37 @@
+"""A worker that stood still may have lost its partitions without knowing: it must not write another word."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from models.errors import Stop
+
+
+class Watchdog:
+    """Notices that this process was stopped, or its event loop blocked, for longer than its group waits for it.
+
+    Such a worker would go on as if it owned its partitions still, until its consumer hears otherwise. Kafka cannot fence
+    what it writes to changelogs meanwhile, so it has to end before it does; the next start restores what the new owner has
+    made of it.
+
+    Args:
+        limit_seconds: How long the group waits for a silent worker.
+        fail: Called when it took longer; must not return to business.
+        clock: Seconds that go on while the process is stopped.
+    """
+
+    def __init__(self, limit_seconds: float, fail: Callable[[BaseException], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit, self._fail, self._clock = limit_seconds, fail, clock
+        self._last: float | None = None
+
+    def beat(self) -> None:
+        """Note that the process is alive; to be called several times within the limit, from the first time on."""
+        self.check()
+        self._last = self._clock()
+
+    def check(self) -> None:
+        """Fail if the last beat is too long ago. The limit itself is not too long."""
+        stood = 0.0 if self._last is None else self._clock() - self._last
+        if stood > self._limit:
+            self._fail(Stop(f"this worker stood still for {stood:.1f} s; its partitions may be another's by now, so it starts anew"))

@@ -1,0 +1,42 @@
+"""A worker that stood still ends before it writes."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.errors import Stop
+from streams.watchdog import Watchdog
+
+
+class Stood(Exception):
+    """Raised by the test's ``fail``."""
+
+
+def fail(error: BaseException) -> None:
+    raise Stood from error
+
+
+@pytest.mark.parametrize(("gap", "is_too_long"), [(6.0, False), (6.1, True)])
+@pytest.mark.parametrize("act", ["check", "beat"])
+def test_a_gap_longer_than_the_limit_fails(gap: float, is_too_long: bool, act: str):
+    """Exactly the limit is still fine; a late beat must not hide the gap."""
+    now = [100.0]
+    watchdog = Watchdog(6.0, fail, clock=lambda: now[0])
+    watchdog.beat()
+    now[0] += gap
+    if is_too_long:
+        with pytest.raises(Stood) as caught:
+            getattr(watchdog, act)()
+        assert isinstance(caught.value.__cause__, Stop)
+    else:
+        getattr(watchdog, act)()
+
+
+def test_nothing_is_late_before_the_first_beat():
+    """A worker that restores for a minute has written nothing yet."""
+    now = [0.0]
+    watchdog = Watchdog(6.0, fail, clock=lambda: now[0])
+    now[0] = 60.0
+    watchdog.check()
+    watchdog.beat()
+    watchdog.check()
