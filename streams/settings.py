@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     kafka_ssl_certfile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_CERTFILE"), description="Client certificate (PEM), for mutual TLS.")
     kafka_ssl_keyfile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_KEYFILE"), description="Key (PEM) of the client certificate.")
     database_url: SecretStr = Field(
-        SecretStr("postgresql://early_kill@127.0.0.1:5432/early_kill"), validation_alias=_shared("DATABASE_URL"), description="PostgreSQL, `postgresql://…` (also `postgresql+psycopg://…`)."
+        SecretStr("postgresql://early_kill@127.0.0.1:5432/early_kill"),
+        validation_alias=_shared("DATABASE_URL"),
+        description="PostgreSQL, `postgresql://…` (also `postgresql+psycopg://…`).",
     )
 
     app_id: str = Field("early-kill", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group, and the prefix of the internal topics.")
@@ -54,8 +56,12 @@ class Settings(BaseSettings):
     min_interactions: int = Field(10, ge=1, le=1_000_000, description="Interactions before the first decision, unless the event says otherwise.")
     timeout_minutes: Annotated[float, Field(gt=0, le=43_200)] = Field(10, description="Length of the monitoring window, unless the event says otherwise.")
 
-    grace_seconds: float = Field(5, ge=0, le=3_600, description="How long after a deadline an interaction may still be appended. The same on every worker, always: it is part of the rule.")
-    flush_interval_seconds: Annotated[float, Field(ge=0.02, le=10)] = Field(0.5, description="Pause between two writes of changed state; bounds what is repeated after a crash, not latency.")
+    grace_seconds: float = Field(
+        5, ge=0, le=3_600, description="How long after a deadline an interaction may still be appended. The same on every worker, always: it is part of the rule."
+    )
+    flush_interval_seconds: Annotated[float, Field(ge=0.02, le=10)] = Field(
+        0.5, description="Pause between two writes of changed state; bounds what is repeated after a crash, not latency."
+    )
     waiting_minutes: Annotated[float, Field(ge=10, le=43_200)] = Field(10, description="How long an interaction waits for its `variant_posted`.")
     waiting_limit: int = Field(1_000_000, ge=1_000_000, description="Interactions that wait at once in one worker; the oldest are pushed out beyond that.")
     session_timeout_seconds: Annotated[float, Field(ge=6, le=300)] = Field(6, description="After this long without a heartbeat a worker's partitions go to the others.")
