@@ -158,11 +158,15 @@ class DeadLetters:
                             yield record
                     position = batch[-1].offset + 1
 
-    async def resend(self, letter: DeadLetter) -> Resent:
+    async def resend(self, letter: DeadLetter, now_us: int) -> Resent:
         """Read a letter's original record and put it onto its topic again, with its original moment.
 
         If the value has no moment, the original append time becomes it. An interaction without ``event_id`` gets one that
         follows from where the original lies, so that sending it again twice counts once.
+
+        Args:
+            letter: Which.
+            now_us: Microseconds since the epoch. A moment that lay too far ahead when it was appended first may be past by now.
         """
         topic = self._topics.get(letter.topic)
         if topic is None or topic in ("dead_letter", "variant_killed"):
@@ -171,7 +175,7 @@ class DeadLetters:
         if record is None:
             return Resent(letter, "gone")
         try:
-            value = again(topic, record)
+            value = again(topic, record, now_us)
         except Reject as error:
             return Resent(letter, "unusable", str(error))
         landed = await self._producer.send_and_wait(letter.topic, value=value, key=record.key)
@@ -203,17 +207,16 @@ class DeadLetters:
         return batches.get(place, [])
 
 
-def again(topic: str, record: ConsumerRecord) -> bytes | None:
-    """Return the value to send again for a record of ``topic`` (without the prefix).
+def again(topic: str, record: ConsumerRecord, now_us: int) -> bytes | None:
+    """Return the value to send again at ``now_us`` for a record of ``topic`` (without the prefix).
 
     Raises:
         Reject: A worker would refuse it again, as it stands.
     """
-    appended = record.timestamp * 1_000
     if topic == "variant_posted":
-        parse_variant_posted(record.value, record.key, appended, Defaults())
+        parse_variant_posted(record.value, record.key, now_us, Defaults())
     elif topic == "interaction":
-        parse_interaction(record.value, record.key, appended)
+        parse_interaction(record.value, record.key, now_us)
     elif topic == "monitoring_control":
         parse_stop(record.value, record.key)
     if topic not in MOMENT_FIELD:
@@ -221,7 +224,7 @@ def again(topic: str, record: ConsumerRecord) -> bytes | None:
         return value
     event = parse_json(record.value)
     if event.get(MOMENT_FIELD[topic]) is None:
-        event[MOMENT_FIELD[topic]] = format_moment(appended)
+        event[MOMENT_FIELD[topic]] = format_moment(record.timestamp * 1_000)
     if topic == "interaction" and event.get("event_id") is None:
         event["event_id"] = f"dead-letter:{topic}/{record.partition}/{record.offset}"
     return to_bytes(event)

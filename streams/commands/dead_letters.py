@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,7 +99,7 @@ async def _resend(topic: str | None, partition: int | None, offset: int | None, 
 
 
 async def _resend_one(letters: DeadLetters, letter: DeadLetter) -> str:
-    resent = await letters.resend(letter)
+    resent = await letters.resend(letter, time.time_ns() // 1_000)
     line: dict[str, Any] = {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "fate": resent.fate}
     if resent.fate == "sent":
         line["landed"] = {"partition": resent.partition, "offset": resent.offset}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from models.errors import Retry, Stop
-from models.moments import format_moment
+from models.moments import SECOND, format_moment
 from streams.dead_letters import DeadLetter, DeadLetters
 from streams.local.child import free_port
 from streams.settings import Settings
@@ -83,10 +84,10 @@ async def letters_of(topics: Topics, **filters: Any) -> list[DeadLetter]:
         return [letter async for letter in letters.letters(**filters)]
 
 
-async def resend_all(topics: Topics) -> list[tuple[str, str]]:
+async def resend_all(topics: Topics, after_us: int = 0) -> list[tuple[str, str]]:
     async with DeadLetters.open(topics.settings) as letters:
         found = [letter async for letter in letters.letters()]
-        resent = [await letters.resend(letter) for letter in found]
+        resent = [await letters.resend(letter, time.time_ns() // 1_000 + after_us) for letter in found]
     return [(one.fate, one.detail) for one in resent]
 
 
@@ -152,6 +153,17 @@ async def test_what_would_be_refused_again_is_not_sent(topics: Topics) -> None:
     assert "is not JSON" in why
     assert "key differs" in because
     assert len(await topics.all_of("interaction")) == 2
+
+
+async def test_a_moment_that_lay_too_far_ahead_is_sent_once_it_does_not(topics: Topics) -> None:
+    """A producer whose clock runs ahead: what it wrote is as good as any other, a little later."""
+    early = {**VIEW, "occurred_at": time.time() + 310}
+    await topics.bury(await topics.put("interaction", early), early, "occurred_at: lies more than 5 minutes after the record was appended")
+    (fate, why), *_ = await resend_all(topics)
+    assert fate == "unusable"
+    assert "more than 5 minutes" in why
+    assert [fate for fate, _ in await resend_all(topics, after_us=11 * SECOND)] == ["sent"]
+    assert json.loads((await topics.all_of("interaction"))[-1].value)["occurred_at"] == early["occurred_at"]
 
 
 async def test_an_original_that_retention_has_removed_is_gone(topics: Topics) -> None:
