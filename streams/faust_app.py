@@ -12,7 +12,7 @@ from streams.settings import Settings
 from streams.topics import kafka_client_options
 from streams.transport import ChunkedTransport
 
-MAX_POLL_RECORDS = 10_000
+MAX_POLL_RECORDS = 50_000
 """Most records of one fetch that are handed on at once."""
 COMMIT_SECONDS = 0.5
 
