@@ -13,6 +13,7 @@ from faust.windows import TumblingWindow
 from models.moments import MINUTE, SECOND
 from models.monitor import Limits
 from models.policy import Defaults
+from streams.bad_input import BadInputLimit
 from streams.delivery import KafkaLog
 from streams.faust_app import create_app, source_topic
 from streams.metrics import Metrics
@@ -75,7 +76,7 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         limits=Limits(grace=round(settings.grace_seconds * SECOND), wait=round(settings.waiting_minutes * MINUTE)),
         waiting_limit=settings.waiting_limit,
         flush_seconds=settings.flush_interval_seconds,
-        observer=Observing(metrics),
+        observer=Observing(metrics, BadInputLimit() if settings.stop_on_bad_input else None),
         clock=wall_clock,
         fail=fail,
         beat=watchdog.beat,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.session import Result
+from streams.bad_input import BadInputLimit
 from streams.metrics import RESULTS, EventResult, Metrics
 
 RESULT_NAMES: dict[Result, EventResult] = {Result(name): name for name in RESULTS}
@@ -13,12 +14,16 @@ RESULT_NAMES: dict[Result, EventResult] = {Result(name): name for name in RESULT
 class Observing:
     """Counts for one worker process.
 
+    Args:
+        metrics: Where the counts go.
+        limit: Stops the worker when nearly everything is bad; None lets it go on.
+
     Attributes:
         waiting: Records this process has read that have no final result yet; one that left with its partition stays among them.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, limit: BadInputLimit | None = None) -> None:
+        self._metrics, self._limit = metrics, limit
         self.waiting = 0
         metrics.watch_waiting(lambda: self.waiting)
         self.started = metrics.started
@@ -27,13 +32,19 @@ class Observing:
         self.flushed = metrics.flushed
 
     def folded(self, topic: str, results: Mapping[Result, int]) -> None:
-        """Count the records of a slice of ``topic`` by what became of them."""
+        """Count the records of a slice of ``topic`` by what became of them.
+
+        Raises:
+            Stop: Nearly everything is bad, and the limit for that is on.
+        """
         self._metrics.read(topic, sum(results.values()))
         for result, count in results.items():
             if result is Result.WAITING:
                 self.waiting += count
             else:
                 self._metrics.count(RESULT_NAMES[result], count)
+        if self._limit is not None:
+            self._limit.note(sum(results.values()), results.get(Result.DEAD_LETTER, 0))
 
     def resolved(self, result: Result, *, restored: bool) -> None:
         """Count a waiting record that has got its final result; ``restored`` if an earlier process had read it."""

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     )
     waiting_minutes: Annotated[float, Field(ge=10, le=43_200)] = Field(10, description="How long an interaction waits for its `variant_posted`.")
     waiting_limit: int = Field(1_000_000, ge=1_000_000, description="Interactions that wait at once in one worker; the oldest are pushed out beyond that.")
+    stop_on_bad_input: bool = Field(
+        default=False, description="Stop a monitor when at least 10,000 records came within 60 s and 99 % of them cannot be used. They are dead letters either way."
+    )
     session_timeout_seconds: Annotated[float, Field(ge=6, le=300)] = Field(6, description="After this long without a heartbeat a worker's partitions go to the others.")
     ready_file: Path | None = Field(None, description="File that a worker creates once it is ready; `early-kill up` sets it for its workers.")
     log_format: Literal["console", "json"] = Field("console", description="Log lines for people, or one JSON object a line.")
