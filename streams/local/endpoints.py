@@ -18,7 +18,7 @@ class Endpoints:
         kafka: Bootstrap server, ``host:port``.
         database_url: ``postgresql://…``, over TCP.
         web: Base URL of each monitor's HTTP API.
-        pids: ``kafka``, ``postgres``, ``monitor-0`` …, ``sink``; a part that is just being started again is missing.
+        pids: ``kafka``, ``postgres``, ``monitor-0`` …, ``sink``; the file keeps the old pid of a part that is just being started again.
     """
 
     kafka: str

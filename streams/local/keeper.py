@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Keeper:
         self._file.unlink(missing_ok=True)
         self._say = say
         self._is_ready = False
+        self._pids: dict[str, int] = {}
         self._is_stopping = asyncio.Event()
         self._watches: list[asyncio.Task[None]] = []
         self._running: set[asyncio.Future[Any]] = set()
@@ -123,6 +125,8 @@ class Keeper:
 
     def _write_endpoints(self) -> Endpoints:
         endpoints = self._parts.endpoints()
+        self._pids.update(endpoints.pids)
+        endpoints = replace(endpoints, pids=dict(self._pids))  # of several that died at once, those to come have the pid they had
         endpoints.write(self._file.parent)
         return endpoints
 

@@ -146,6 +146,23 @@ def test_every_part_that_is_killed_is_back_within_two_seconds(up: Up):
     assert after["database_url"] == before["database_url"]
 
 
+def test_of_parts_that_die_at_once_none_is_missing_from_the_file(up: Up):
+    """Who looks a pid up meanwhile finds the one it had, until there is a new one."""
+    up.start(3)
+    before = up.wait_ready()["pids"]
+    time.sleep(5)  # a part that dies right after its start gets a pause first
+    workers = [name for name in before if name not in ("kafka", "postgres")]
+    for name in workers:
+        os.kill(before[name], signal.SIGKILL)
+    until = time.monotonic() + 2
+    pids = before
+    while any(pids[name] == before[name] for name in workers):
+        assert time.monotonic() < until
+        time.sleep(0.002)
+        pids = up.endpoints()["pids"]
+        assert sorted(pids) == sorted(before)
+
+
 def test_it_carries_on_after_everything_was_killed(up: Up):
     """Supervisor first, so that nothing can be cleaned up."""
     up.start(1)
