@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Meta
 
 from models.errors import Reject
-from models.events import VALUE_LIMIT
 from models.moments import format_moment, from_datetime
+from models.strict_json import VALUE_LIMIT
 
 Kind = Literal["started", "killed", "timed_out", "stopped"]
 _FIELD = re.compile(r" - at `\$\.?(.*)`$")

@@ -16,7 +16,7 @@ import faust
 from models.errors import EarlyKillError, Retry, Stop
 from streams.audit import audit
 from streams.cleanup import revive
-from streams.database import create_engine, ping
+from streams.database import check_schema, create_engine, ping
 from streams.logs import configure_logging
 from streams.metrics import Metrics
 from streams.monitor_worker import create_monitor, wall_clock
@@ -59,9 +59,12 @@ def run_worker(settings: Settings, role: Role) -> int:
         Stop: The set-up is wrong: topics, partition counts, tokens.
     """
     configure_logging(settings)
-    web_options = faust_web_options(settings) if role == "monitor" else {}
+    web_options: dict[str, Any] = {}
     if role == "monitor":
+        web_options = faust_web_options(settings)
         _require_free_port(settings)
+    else:
+        asyncio.run(_check_database(settings))
     asyncio.run(_wait_for_kafka(settings))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -81,6 +84,17 @@ def _require_free_port(settings: Settings) -> None:
             pass
     except OSError as error:
         raise Stop(f"cannot listen on {settings.web_host}:{settings.web_port}: {error.strerror}") from None
+
+
+async def _check_database(settings: Settings) -> None:
+    """Raise ``Stop`` if PostgreSQL is there and will never take the sink's records; one that is away is waited for later."""
+    engine = create_engine(settings)
+    try:
+        await check_schema(engine)
+    except Retry as error:
+        log.warning("records wait until PostgreSQL takes them: %s", error)
+    finally:
+        await engine.dispose()
 
 
 async def _wait_for_kafka(settings: Settings) -> None:
@@ -127,7 +141,7 @@ def _monitor(settings: Settings, web_options: dict[str, Any]) -> faust.App:
     engine = create_engine(settings)
     store = Database(reads=Store(engine), ping=partial(ping, engine), revive=partial(revive, engine), audit=partial(audit, engine), now_us=wall_clock)
     publisher = ApiPublisher(settings, worker.log, wall_clock)
-    install(worker.app, settings=settings, live=worker.monitoring, store=store, publish=publisher, metrics=metrics, kafka_ping=worker.log.ping)
+    install(worker.app, settings=settings, live=worker.live, store=store, publish=publisher, metrics=metrics, kafka_ping=worker.log.ping)
     return worker.app
 
 

@@ -93,6 +93,13 @@ async def ping(engine: AsyncEngine) -> None:
             await connection.execute(text("SELECT 1"))
 
 
+async def check_schema(engine: AsyncEngine) -> None:
+    """See whether the schema is there; errors as ``ping``."""
+    with explained():
+        async with asyncio.timeout(PATIENCE_SECONDS), engine.connect() as connection:
+            await connection.execute(text("SELECT FROM variant_monitoring LIMIT 0"))
+
+
 def sqlstate(error: BaseException) -> str | None:
     """The five characters that PostgreSQL gave the error, if any."""
     return cast("str | None", getattr(_original(error), "sqlstate", None))

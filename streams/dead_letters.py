@@ -13,9 +13,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from models.errors import Reject, Retry, Stop
-from models.events import parse_interaction, parse_json, parse_stop, parse_variant_posted
+from models.events import parse_interaction, parse_stop, parse_variant_posted
 from models.moments import format_moment
 from models.policy import Defaults
+from models.strict_json import parse_json
 from streams.event_log import MOMENT_FIELD, to_bytes
 from streams.integration.refusals import REFUSED
 from streams.topics import RETENTION_DAYS, kafka_client_options, topic_name

@@ -13,8 +13,8 @@ from typing import IO, Any, cast
 import msgspec
 
 from models.errors import Reject, Stop
-from models.events import parse_json
 from models.moments import parse_moment
+from models.strict_json import parse_json
 
 TOPICS = ("variant_posted", "interaction")
 """Topics that a file may name; without the configured prefix."""

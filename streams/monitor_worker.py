@@ -16,10 +16,11 @@ from models.policy import Defaults
 from streams.bad_input import BadInputLimit
 from streams.delivery import KafkaLog
 from streams.faust_app import create_app, source_topic
+from streams.live import Live
 from streams.metrics import Metrics
 from streams.monitoring import Monitoring
 from streams.observing import Observing
-from streams.partition import Tables, Topics
+from streams.ports import Tables, Topics
 from streams.settings import Settings
 from streams.tables import StateTable
 from streams.topics import kafka_client_options, topic_name
@@ -42,7 +43,7 @@ class MonitorWorker:
     """A monitor that is set up and not started yet."""
 
     app: faust.App
-    monitoring: Monitoring
+    live: Live
     log: KafkaLog
     metrics: Metrics
 
@@ -81,12 +82,12 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         fail=fail,
         beat=watchdog.beat,
     )
-    metrics.watch_active(monitoring.active_count)
     metrics.watch_lag(monitoring.lag)
     _connect(app, monitoring, log, fail, on_ready)
     for name in topics.sources:
         _add_agent(app, name, settings.partitions, monitoring)
-    return MonitorWorker(app, monitoring, log, metrics)
+    live = Live(app, lambda: monitoring.monitors, topics.interaction, tables.engagement.changelog_topic_name)
+    return MonitorWorker(app, live, log, metrics)
 
 
 def _add_agent(app: faust.App, topic: str, partitions: int, monitoring: Monitoring) -> None:

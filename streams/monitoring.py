@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,22 +17,18 @@ from faust.types import TP
 from models.moments import SECOND
 from models.monitor import Limits, PartitionMonitor
 from models.state import decode_session, decode_waiters
-from models.views import SessionView
-from streams.partition import PartitionWorker, Tables, Topics
+from streams.partition import PartitionWorker
+from streams.ports import Tables, Topics
 from streams.tables import StateTable, parse_key
 from streams.ticks import Progress
 
 if TYPE_CHECKING:
     from models.policy import Defaults
     from models.session import Session
-    from streams.partition import Log, Observer
+    from streams.ports import Log, Observer
     from streams.transport import Chunk, ChunkedConsumer
 
 log = logging.getLogger(__name__)
-
-
-def _newest_first(view: SessionView) -> tuple[int, str]:
-    return view.started_at_us, view.session_id
 
 
 TICK_SECONDS = 0.25
@@ -81,7 +76,7 @@ class Owned:
 
 
 class Monitoring:
-    """All partitions of one monitor; implements ``streams.web.ports.LiveSessions``."""
+    """All partitions of one monitor."""
 
     def __init__(
         self,
@@ -319,57 +314,16 @@ class Monitoring:
             fullest = max(self._owned.values(), key=lambda owned: owned.worker.monitor.waiting.count)
             await fullest.worker.push_out(excess)
 
-    # -- what the web sees -------------------------------------------------------------------------------------------
-
     def lag(self) -> dict[tuple[str, int], int]:
         """Return the records not folded yet by (topic, partition), as of the last tick."""
         readings = [reading for owned in self._owned.values() for reading in owned.readings.values()]
         return {(reading.tp.topic, reading.tp.partition): max(0, self._ends.get(reading.tp, 0) - reading.next) for reading in readings}
 
-    def sessions_of(self, variant_id: str) -> list[SessionView]:
-        """Return all sessions of the variant that this worker holds, ended ones too, the one posted last first."""
-        found = [session.view(partition) for partition, owned in self._owned.items() for session in owned.worker.monitor.sessions.get(variant_id, {}).values()]
-        return sorted(found, key=_newest_first, reverse=True)
-
-    def active(self, limit: int, after: tuple[int, str] | None) -> list[SessionView]:
-        """Return active sessions, newest first by (start, session id), strictly after that pair; at most ``limit``."""
-        candidates = [
-            (session.posted_at, partition, session)
-            for partition, owned in self._owned.items()
-            for session in owned.worker.monitor.all_sessions()
-            if session.end is None and (after is None or session.posted_at <= after[0])
-        ]
-        tied = 0 if after is None else sum(posted_at == after[0] for posted_at, _, _ in candidates)
-        newest = heapq.nlargest(limit + tied, (posted_at for posted_at, _, _ in candidates))
-        oldest_shown = newest[-1] if newest else 0
-        views = [session.view(partition) for posted_at, partition, session in candidates if posted_at >= oldest_shown]
-        rest = [view for view in views if after is None or (view.started_at_us, view.session_id) < after]
-        return sorted(rest, key=_newest_first, reverse=True)[:limit]
-
-    def active_count(self) -> int:
-        """Return how many sessions are active here."""
-        return sum(owned.worker.monitor.active_count for owned in self._owned.values())
-
-    def assigned(self) -> list[int]:
-        """Return the partitions that are owned and restored."""
-        return sorted(self._owned)
-
-    def is_recovering(self) -> bool:
-        """Tell whether this worker still waits for its assignment, or restores what it was assigned."""
-        if self._app.rebalancing or self._app.in_recovery or not self._app.tables.recovery.completed.is_set():
-            return True
-        wanted = {tp.partition for tp in self._consumer.assignment() if tp.topic == self._topics.interaction}
-        return wanted != set(self._owned)
-
-    def owners(self) -> dict[int, str]:
-        """Return the base URL of the worker that owns each partition, as the group's leader has told all."""
-        topic = self._tables.engagement.changelog_topic_name
-        return {partition: url.rstrip("/") for url, topics in self._distribution.items() for partition in topics.get(topic, ())}
-
-    def peers(self) -> list[str]:
-        """Return the base URLs of all workers, this one too."""
-        return sorted({url.rstrip("/") for url in self._distribution} | {str(self._app.conf.canonical_url).rstrip("/")})
-
     @property
-    def _distribution(self) -> Mapping[str, Mapping[str, list[int]]]:
-        return self._app.assignor.changelog_distribution  # type: ignore[no-any-return]
+    def monitors(self) -> dict[int, PartitionMonitor]:
+        """The partitions that are owned, restored, and know every post there was at the assignment.
+
+        A post that the last owner had told of, and not made durable, is read again first: until then its session is missing here.
+        """
+        posted = self._topics.variant_posted
+        return {partition: owned.worker.monitor for partition, owned in self._owned.items() if owned.readings[posted].is_caught_up}

@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from models.errors import Reject
-from models.events import parse_json
+from models.strict_json import parse_json
 from streams.web.ports import Place
 from streams.web.problems import Problem, invalid
 

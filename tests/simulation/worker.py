@@ -18,7 +18,7 @@ from models.monitor import Limits
 from models.session import Result
 from streams.ledger import Ledger
 from streams.monitoring import Monitoring
-from streams.partition import Tables, Topics
+from streams.ports import Tables, Topics
 from streams.tables import StateTable
 from streams.transport import Chunk
 from tests.simulation.broker import Broker, SimulatedLog

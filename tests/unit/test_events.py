@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from models.errors import Reject
-from models.events import Posting, Stop, parse_interaction, parse_json, parse_stop, parse_variant_posted
+from models.events import Posting, Stop, parse_interaction, parse_stop, parse_variant_posted
 from models.moments import EARLIEST, MINUTE, format_moment
 from models.policy import Defaults, Policy
+from models.strict_json import parse_json
 from streams.codec import decode_interaction
 
 APPENDED = 1_700_000_000_000_000

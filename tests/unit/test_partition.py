@@ -12,7 +12,8 @@ from models.duplicates import TAIL
 from models.monitor import Limits, PartitionMonitor
 from models.policy import Defaults
 from models.state import decode_session, decode_waiters
-from streams.partition import PartitionWorker, Tables, Topics
+from streams.partition import PartitionWorker
+from streams.ports import Tables, Topics
 
 T_MS = 1_700_000_000_000
 NAMES = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")

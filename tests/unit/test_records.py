@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from models import ids
 from models.errors import Reject
-from models.events import VALUE_LIMIT
 from models.moments import EARLIEST
 from models.monitoring_record import MonitoringRecord, parse
+from models.strict_json import VALUE_LIMIT
 
 SESSION = ids.session_id("v", "p")
 START: dict[str, Any] = {

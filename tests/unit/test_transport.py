@@ -11,7 +11,7 @@ from models.monitor import Limits
 from models.policy import Defaults
 from streams.ledger import Ledger
 from streams.monitoring import CHUNKS_AHEAD, RECORDS_AHEAD, Monitoring, Owned, Reading
-from streams.partition import Tables, Topics
+from streams.ports import Tables, Topics
 from streams.transport import CHUNK, ChunkedConsumer
 
 POSTS, SEEN, STOPS, OTHER = TP("variant_posted", 0), TP("interaction", 0), TP("monitoring_control", 0), TP("interaction", 1)

@@ -1,0 +1,85 @@
+"""What a partition at work needs of the world: ports, with the real thing in other modules and stand-ins in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from models.session import Result
+
+
+class Done(Protocol):
+    """What was handed out together, and can be said to be done."""
+
+    def ack(self) -> None:
+        """Say so."""
+
+
+class Log(Protocol):
+    """Where records go; ``streams.delivery.KafkaLog``, or an in-process one in tests."""
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Any:
+        """Append a record; returns what ``delivered`` wants."""
+
+    async def delivered(self, sent: Any) -> bool:
+        """Wait for the acknowledgement; False asks to send again."""
+
+
+class Table(Protocol):
+    """Names the keys and the changelog of a table; ``streams.tables.StateTable``."""
+
+    def key(self, *parts: str | int, at: float | None = None) -> bytes:
+        """Return the key of a value."""
+
+    @property
+    def changelog_topic_name(self) -> str:
+        """Where its values go."""
+
+
+class Observer(Protocol):
+    """Who counts; ``streams.observing.Observing`` over ``streams.metrics.Metrics``."""
+
+    def folded(self, topic: str, results: Mapping[Result, int]) -> None:
+        """Count records read by what became of them."""
+
+    def resolved(self, result: Result, *, restored: bool) -> None:
+        """Count a waiting record that has got its final result; ``restored`` if an earlier process had read it."""
+
+    def started(self) -> None:
+        """Count a session."""
+
+    def ended(self, outcome: str, reason_label: str, duration_seconds: float, rate: float | None) -> None:
+        """Count an end."""
+
+    def evaluated(self, latency_seconds: float) -> None:
+        """Note the time from a deciding event's append to the acknowledgement of its kill."""
+
+    def flushed(self, duration_seconds: float, table_writes: Mapping[str, int]) -> None:
+        """Note a flush, and how many values it wrote to each table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The durable form of a partition: sessions and event ids by the window they were posted in, and what waits."""
+
+    engagement: Table
+    event_id: Table
+    waiting: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Names of the topics, with the configured prefix."""
+
+    variant_posted: str
+    interaction: str
+    monitoring_control: str
+    variant_killed: str
+    monitoring_record: str
+    dead_letter: str
+
+    @property
+    def sources(self) -> tuple[str, str, str]:
+        """What a monitor reads, in the order in which it catches up."""
+        return (self.variant_posted, self.interaction, self.monitoring_control)
