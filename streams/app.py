@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import faust
@@ -33,8 +32,6 @@ from streams.web.install import faust_web_options, install
 log = logging.getLogger(__name__)
 
 Role = Literal["monitor", "sink"]
-READY_FILE_VARIABLE = "EARLY_KILL_READY_FILE"
-"""Names a file that a worker creates once it does its work."""
 CHECK_PAUSE_SECONDS = 2.0
 
 
@@ -128,16 +125,15 @@ def _fail(error: BaseException) -> NoReturn:
     os._exit(1)
 
 
-def _ready() -> None:
-    path = os.environ.get(READY_FILE_VARIABLE)
-    if path:
-        Path(path).touch()
+def _ready(settings: Settings) -> None:
+    if settings.ready_file is not None:
+        settings.ready_file.touch()
     log.info("ready")
 
 
 def _monitor(settings: Settings, web_options: dict[str, Any]) -> faust.App:
     metrics = Metrics()
-    worker = create_monitor(settings, metrics, _fail, _ready, **web_options)
+    worker = create_monitor(settings, metrics, _fail, partial(_ready, settings), **web_options)
     engine = create_engine(settings)
     store = Database(reads=Store(engine), ping=partial(ping, engine), revive=partial(revive, engine), audit=partial(audit, engine), now_us=wall_clock)
     publisher = ApiPublisher(settings, worker.log, wall_clock)
@@ -148,4 +144,4 @@ def _monitor(settings: Settings, web_options: dict[str, Any]) -> faust.App:
 def _sink(settings: Settings) -> faust.App:
     engine = create_engine(settings)
     persister = Persister(partial(persist, engine), clock_us=wall_clock)
-    return create_sink(settings, persister, Metrics(), wall_clock, _fail, _ready).app
+    return create_sink(settings, persister, Metrics(), wall_clock, _fail, partial(_ready, settings)).app
