@@ -70,6 +70,8 @@ async def measure(bootstrap: str, source: str, sink: str, rate: float, seconds: 
             future = await producer.send(topic_of(topic), value, key=name.encode())
             if topic == source:
                 sent[name] = future
+            else:
+                await future  # appended after its own views, a post would find them early
         await producer.flush()
         deadline = loop.time() + 30
         while missing := sent.keys() - answered.keys():

@@ -80,10 +80,9 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         observer=Observing(metrics, BadInputLimit() if settings.stop_on_bad_input else None),
         clock=wall_clock,
         fail=fail,
-        beat=watchdog.beat,
     )
     metrics.watch_lag(monitoring.lag)
-    _connect(app, monitoring, log, fail, on_ready)
+    _connect(app, monitoring, log, watchdog, fail, on_ready)
     for name in topics.sources:
         _add_agent(app, name, settings.partitions, monitoring)
     live = Live(app, lambda: monitoring.monitors, topics.interaction, tables.engagement.changelog_topic_name)
@@ -98,7 +97,7 @@ def _add_agent(app: faust.App, topic: str, partitions: int, monitoring: Monitori
     app.agent(source_topic(app, topic, partitions), name=f"fold_{topic}")(fold_chunks)
 
 
-def _connect(app: faust.App, monitoring: Monitoring, log: KafkaLog, fail: Callable[[BaseException], None], on_ready: Callable[[], None]) -> None:
+def _connect(app: faust.App, monitoring: Monitoring, log: KafkaLog, watchdog: Watchdog, fail: Callable[[BaseException], None], on_ready: Callable[[], None]) -> None:
     """Tie what happens to the app to what the monitoring has to do."""
 
     async def let_go(_app: faust.App, revoked: object, **_: object) -> None:  # noqa: ARG001 - Faust's signature
@@ -109,6 +108,7 @@ def _connect(app: faust.App, monitoring: Monitoring, log: KafkaLog, fail: Callab
         if isinstance(consumer, ChunkedConsumer):
             consumer.may_fetch, consumer.on_fetched = monitoring.may_fetch, monitoring.fetched
         try:
+            watchdog.start()
             await log.start()
             monitoring.start()
             await monitoring.take_over()

@@ -92,9 +92,7 @@ class Monitoring:
         observer: Observer,
         clock: Callable[[], int],
         fail: Callable[[BaseException], None],
-        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        self._beat = beat
         self._app, self._log, self._tables, self._topics, self._defaults = app, log, tables, topics, defaults
         self._limits, self._waiting_limit, self._flush_seconds = limits, waiting_limit, flush_seconds
         self._observer, self._clock, self._fail = observer, clock, fail
@@ -102,7 +100,6 @@ class Monitoring:
         self._generation = 0
         self._ends: dict[TP, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._pulse: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
     # -- assignment --------------------------------------------------------------------------------------------------
@@ -111,12 +108,6 @@ class Monitoring:
         """Begin to tick and to flush, unless that has begun."""
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._for_ever(self._tick, TICK_SECONDS)), asyncio.create_task(self._for_ever(self._flush, self._flush_seconds))]
-            self._pulse = asyncio.create_task(self._beat_on())
-
-    async def _beat_on(self) -> None:
-        while True:
-            self._beat()
-            await asyncio.sleep(TICK_SECONDS)
 
     async def stop(self) -> None:
         """Make everything durable that has been folded; after that the offsets may be committed.
@@ -131,8 +122,6 @@ class Monitoring:
                 await asyncio.gather(*(owned.worker.drain() for owned in self._owned.values()))
         except TimeoutError:
             log.warning("leaving with work undone, Kafka does not take it; it is done again after the next start")
-        if self._pulse is not None:
-            self._pulse.cancel()
 
     def let_go(self) -> None:
         """Give up all partitions: the group is being rebalanced. What is not durable is repeated by the next owner."""

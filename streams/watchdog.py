@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
 from models.errors import Stop
 
+BEAT_SECONDS = 0.25
+
 
 class Watchdog:
-    """Notices that this process was stopped, or its event loop blocked, for longer than its group waits for it.
+    """Notices that this process was stopped for longer than its group waits for it.
 
+    It beats in a thread of its own, as the consumer's heartbeats do: a busy event loop alone loses no partition.
     Such a worker would go on as if it owned its partitions still, until its consumer hears otherwise. Kafka cannot fence
     what it writes to changelogs meanwhile, so it has to end before it does; the next start restores what the new owner has
     made of it.
@@ -24,6 +28,17 @@ class Watchdog:
     def __init__(self, limit_seconds: float, fail: Callable[[BaseException], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._fail, self._clock = limit_seconds, fail, clock
         self._last: float | None = None
+
+    def start(self) -> None:
+        """Beat until the process ends, unless that has begun."""
+        if self._last is None:
+            self.beat()
+            threading.Thread(target=self._beat_on, name="watchdog", daemon=True).start()
+
+    def _beat_on(self) -> None:
+        while True:
+            time.sleep(BEAT_SECONDS)
+            self.beat()
 
     def beat(self) -> None:
         """Note that the process is alive; to be called several times within the limit, from the first time on."""
