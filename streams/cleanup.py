@@ -132,9 +132,13 @@ async def clean_up(connection: AsyncConnection, kills: Sequence[Kill]) -> Cleane
 
 _LOCK_POOL_ROW = text("SELECT status, kill_id FROM variant_pool WHERE variant_id = :variant_id FOR NO KEY UPDATE")
 _ACTIVATE = text("UPDATE variant_pool SET status = 'active', killed_at = NULL, kill_id = NULL, updated_at = now() WHERE variant_id = :variant_id")
-_KILLED_SESSIONS = text(
-    "SELECT was_killed, monitoring_metadata ->> 'kill_id' AS kill_id FROM variant_monitoring WHERE variant_id = :variant_id ORDER BY started_at DESC, session_id DESC"
-)
+_LOCK_VARIANT = text("SELECT pg_advisory_xact_lock(hashtextextended(:variant_id, 0))")
+_KILLED_SESSIONS = text("""
+SELECT v.monitoring_metadata ->> 'kill_id' AS kill_id, v.was_killed AND NOT EXISTS (
+    SELECT FROM monitoring_audit AS a WHERE a.variant_id = v.variant_id AND a.action = 'variant_revived' AND a.at >= v.updated_at
+) AS holds
+FROM variant_monitoring AS v WHERE v.variant_id = :variant_id ORDER BY v.started_at DESC, v.session_id DESC
+""")
 _EARLIER_ANSWER = text(
     "SELECT facts FROM monitoring_audit WHERE variant_id = :variant_id AND action = 'variant_revived' AND request_id = CAST(:request_id AS uuid) ORDER BY id LIMIT 1"
 )
@@ -160,8 +164,7 @@ async def revive(engine: AsyncEngine, variant_id: str, *, actor: str, request_id
     The kill that is undone is the one that the pool's row names. Of the posts that it cancelled (and of those that were cancelled
     because they were scheduled while it held), those with ``scheduled_for`` at ``now_us`` or later are scheduled again.
 
-    If the pool does not know the variant, all kills in its records are undone as far as posts can be restored; it counts as killed as
-    long as there is one that can.
+    If the pool does not know the variant, all kills in its records since it was last revived are undone.
 
     Args:
         engine: Where to.
@@ -199,13 +202,14 @@ async def _revive_pooled(connection: AsyncConnection, variant_id: str, pool: Row
 
 
 async def _revive_unknown(connection: AsyncConnection, variant_id: str, now_us: int) -> Revived:
+    await connection.execute(_LOCK_VARIANT, {"variant_id": variant_id})
     sessions = (await connection.execute(_KILLED_SESSIONS, {"variant_id": variant_id})).all()
     if not sessions:
         raise UnknownVariant("the variant is not known")
-    kill_ids = [session.kill_id for session in sessions if session.was_killed and session.kill_id]
+    kill_ids = [session.kill_id for session in sessions if session.holds and session.kill_id]
+    if not kill_ids:
+        raise NotKilled("the variant is not killed")
     posts, passed = await _restore_posts(connection, variant_id, kill_ids, now_us)
-    if not posts:
-        raise NotKilled("the variant is not in the pool, and no post of it can be restored")
     return Revived(variant_id, UUID(kill_ids[0]), is_in_pool=False, posts=posts, posts_passed=passed)
 
 

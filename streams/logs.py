@@ -33,4 +33,5 @@ def configure_logging(settings: Settings) -> None:
     root.setLevel(settings.log_level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("mode.timers").setLevel(logging.ERROR)  # a commit that takes longer than the pause to the next is no news
     logging.raiseExceptions = False  # a full disk or a closed pipe behind stderr must not stop the work

@@ -158,3 +158,15 @@ async def test_a_variant_that_others_killed_becomes_active(sql: Sql, undo: Undo)
     fill(sql)
     sql("UPDATE variant_pool SET status = 'killed'")
     assert await undo(request_id=None) == Revived("v1", None, is_in_pool=True, posts=(), posts_passed=0)
+
+
+async def test_a_kill_of_a_variant_outside_the_pool_is_undone_once(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """Though there is nothing to restore: it is killed until somebody says otherwise, and again when it is killed again."""
+    await persist(engine, [record("killed")])
+    assert await undo() == Revived("v1", KILL, is_in_pool=False, posts=(), posts_passed=0)
+    with pytest.raises(NotKilled):
+        await undo()
+    await persist(engine, [record("killed", post_id="p2")])
+    answers = await asyncio.gather(*(undo() for _ in range(5)), return_exceptions=True)
+    assert sorted(type(answer).__name__ for answer in answers) == ["NotKilled"] * 4 + ["Revived"]
+    assert sql("SELECT count(*) FROM monitoring_audit WHERE action = 'variant_revived'") == [(2,)]
