@@ -129,13 +129,16 @@ async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     until = time.monotonic() + CONNECT_SECONDS
     while True:
         admin = AIOKafkaAdminClient(**kafka_client_options(settings), request_timeout_ms=20_000)
+        problem: object = "it knows no broker yet"
         try:
             await admin.start()
-            break
+            if (await admin.describe_cluster())["brokers"]:  # one that has just started answers before it knows itself
+                break
         except (KafkaError, OSError) as error:
-            await admin.close()
-            if time.monotonic() > until:
-                raise Retry(f"no Kafka broker answers at {settings.kafka_bootstrap_servers}: {error}") from None
+            problem = error
+        await admin.close()
+        if time.monotonic() > until:
+            raise Retry(f"no Kafka broker answers at {settings.kafka_bootstrap_servers}: {problem}")
         await asyncio.sleep(0.2)
     try:
         yield admin

@@ -1,11 +1,16 @@
 """Names, configuration and client options of the topics, without Kafka."""
 
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import Stop
+from streams import topics
 from streams.settings import Settings
 from streams.topics import DAY_MS, RETENTION_DAYS, kafka_client_options, partition_for, topic_configuration, topic_name
 
@@ -78,3 +83,31 @@ def test_partitions_are_those_of_the_java_client():
     hashes = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
     for text, hashed in hashes.items():
         assert partition_for(text, 1000) == (hashed & 0x7FFFFFFF) % 1000
+
+
+class _JustStarted:
+    """Stands in for aiokafka's admin client at a broker that knows nobody at first."""
+
+    made: ClassVar[list[_JustStarted]] = []
+
+    def __init__(self, **_: Any) -> None:
+        self.is_closed = False
+        self.made.append(self)
+
+    async def start(self) -> None:
+        """Connect."""
+
+    async def describe_cluster(self) -> dict[str, Any]:
+        return {"brokers": [] if len(self.made) < 3 else [{"node_id": 1}]}
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+async def test_a_broker_that_does_not_know_itself_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers, but every request to it would fail."""
+    monkeypatch.setattr("aiokafka.admin.AIOKafkaAdminClient", _JustStarted)
+    _JustStarted.made.clear()
+    async with topics._admin(settings()) as admin:
+        assert admin is _JustStarted.made[2]
+    assert [client.is_closed for client in _JustStarted.made] == [True] * 3
