@@ -15,10 +15,11 @@ import faust
 from models.errors import EarlyKillError, Retry, Stop
 from streams.audit import audit
 from streams.cleanup import revive
+from streams.clock import wall_clock
 from streams.database import check_schema, create_engine, ping
 from streams.logs import configure_logging
 from streams.metrics import Metrics
-from streams.monitor_worker import create_monitor, wall_clock
+from streams.monitor_worker import create_monitor
 from streams.persistence import persist
 from streams.persister import Persister
 from streams.publishing import ApiPublisher

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from models.moments import MINUTE, SECOND
 from models.monitor import Limits
 from models.policy import Defaults
 from streams.bad_input import BadInputLimit
+from streams.clock import wall_clock
 from streams.delivery import KafkaLog
 from streams.faust_app import create_app, source_topic
 from streams.live import Live
@@ -33,11 +33,6 @@ EXPIRES_SECONDS = 31 * 86_400.0
 """Windows outlive the longest session (30 days); ended sessions are deleted one by one, long before."""
 
 
-def wall_clock() -> int:
-    """Return the time, in microseconds since the epoch."""
-    return time.time_ns() // 1_000
-
-
 @dataclass(frozen=True, slots=True)
 class MonitorWorker:
     """A monitor that is set up and not started yet."""
@@ -45,7 +40,6 @@ class MonitorWorker:
     app: faust.App
     live: Live
     log: KafkaLog
-    metrics: Metrics
 
 
 def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseException], None], on_ready: Callable[[], None], **faust_options: Any) -> MonitorWorker:
@@ -86,7 +80,7 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
     for name in topics.sources:
         _add_agent(app, name, settings.partitions, monitoring)
     live = Live(app, lambda: monitoring.monitors, topics.interaction, tables.engagement.changelog_topic_name)
-    return MonitorWorker(app, live, log, metrics)
+    return MonitorWorker(app, live, log)
 
 
 def _add_agent(app: faust.App, topic: str, partitions: int, monitoring: Monitoring) -> None:

@@ -37,14 +37,15 @@ class Observing:
         Raises:
             Stop: Nearly everything is bad, and the limit for that is on.
         """
-        self._metrics.read(topic, sum(results.values()))
+        read = sum(results.values())
+        self._metrics.read(topic, read)
         for result, count in results.items():
             if result is Result.WAITING:
                 self.waiting += count
             else:
                 self._metrics.count(RESULT_NAMES[result], count)
         if self._limit is not None:
-            self._limit.note(sum(results.values()), results.get(Result.DEAD_LETTER, 0))
+            self._limit.note(read, results.get(Result.DEAD_LETTER, 0))
 
     def resolved(self, result: Result, *, restored: bool) -> None:
         """Count a waiting record that has got its final result; ``restored`` if an earlier process had read it."""

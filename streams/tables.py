@@ -53,9 +53,6 @@ class StateTable(faust.Table):  # type: ignore[misc]
         super().__init__(app, name=name, partitions=partitions, **options)
 
     def _new_store(self) -> RecoveredStore:
-        return self._new_recovered_store()
-
-    def _new_recovered_store(self) -> RecoveredStore:
         return RecoveredStore("memory://", self.app, self, table_name=self.name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", loop=self.loop)
 
     def persisted_offset(self, tp: TP) -> int:  # noqa: ARG002 - Faust's signature

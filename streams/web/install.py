@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from models.policy import Defaults
+from streams.clock import wall_clock
 from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.topics import partition_for
@@ -28,11 +28,6 @@ from streams.web.routes import add_routes
 from streams.web.server import HANDLER_ARGUMENTS, BoundedWeb, WebFirst
 from streams.web.services import SERVICES, Services
 from streams.web.trail import Trail
-
-
-def wall_clock_us() -> int:
-    """Return the time, in microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 def application_options() -> dict[str, Any]:
@@ -74,7 +69,7 @@ def mount(
     kafka_ping: Ping,
     is_rebalancing: Callable[[], bool] = lambda: False,
     is_stopping: Callable[[], bool] = lambda: False,
-    now_us: Callable[[], int] = wall_clock_us,
+    now_us: Callable[[], int] = wall_clock,
     start_seconds: float = 5.0,
     stop_seconds: float = 10.0,
 ) -> Services:
@@ -151,7 +146,7 @@ def install(
     publish: PublishPort,
     metrics: Metrics,
     kafka_ping: Ping,
-    now_us: Callable[[], int] = wall_clock_us,
+    now_us: Callable[[], int] = wall_clock,
 ) -> Services:
     """Put the API on a Faust app that was made with ``faust_web_options(settings)`` and has not started.
 

@@ -20,13 +20,14 @@ from models.monitoring_record import MonitoringRecord
 from models.views import SessionView
 from streams.audit import audit
 from streams.cleanup import revive
+from streams.clock import wall_clock
 from streams.local.child import free_port
 from streams.metrics import Metrics
 from streams.persistence import persist
 from streams.settings import Settings
 from streams.store import Store, create_engine, ping
 from streams.web.database import Database
-from streams.web.install import application_options, mount, wall_clock_us
+from streams.web.install import application_options, mount
 from streams.web.memory import MemoryLive, MemoryPublish, MemoryStore, ended, recorded, view
 from streams.web.ports import SessionFilter, StorePort
 from streams.web.rendering import place_of
@@ -47,7 +48,7 @@ class Case:
 
 def database(engine: AsyncEngine) -> Database:
     """The real store, wired as the worker does it."""
-    return Database(reads=Store(engine), ping=partial(ping, engine), revive=partial(revive, engine), audit=partial(audit, engine), now_us=wall_clock_us)
+    return Database(reads=Store(engine), ping=partial(ping, engine), revive=partial(revive, engine), audit=partial(audit, engine), now_us=wall_clock)
 
 
 @pytest.fixture
