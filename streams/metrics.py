@@ -7,11 +7,14 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from streams.pauses import BUCKETS, Durations, Pauses
 
 EventResult = Literal["counted", "duplicate", "redelivered", "early", "late", "after_end", "waiting", "dead_letter"]
 """What became of a record that was read. ``waiting`` is not final: such a record gets one of the others later."""
@@ -73,6 +76,31 @@ class _Live(Collector):
         yield lag
 
 
+class _Paused(Collector):
+    """How long the process stood still, as ``Pauses`` has it."""
+
+    def __init__(self, pauses: Pauses) -> None:
+        self._pauses = pauses
+
+    def collect(self) -> Iterator[Metric]:
+        late = HistogramMetricFamily(f"{_PREFIX}_event_loop_pause_seconds", "How late the event loop came to a timer: what anything else had to wait for its turn.", labels=[])
+        _add(late, [], self._pauses.event_loop)
+        yield late
+        collections = HistogramMetricFamily(f"{_PREFIX}_gc_pause_seconds", "Garbage collections, during which nothing else runs, by generation.", labels=["generation"])
+        for generation, durations in enumerate(self._pauses.collections):
+            _add(collections, [str(generation)], durations)
+        yield collections
+        longest = GaugeMetricFamily(f"{_PREFIX}_longest_pause_seconds", "Longest pause of the last half minute to minute, by where it was.", labels=["where"])
+        for where, seconds in self._pauses.longest().items():
+            longest.add_metric([where], seconds)
+        yield longest
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], durations: Durations) -> None:
+    bounds = [*map(str, BUCKETS), "+Inf"]
+    family.add_metric(labels, list(zip(bounds, accumulate(durations.counts), strict=True)), durations.total)
+
+
 class Metrics:
     """One worker's metrics, in a registry of their own, so that two workers in one process (tests) do not mix.
 
@@ -124,6 +152,10 @@ class Metrics:
     def watch_lag(self, lag: Callable[[], Mapping[tuple[str, int], int]]) -> None:
         """Ask ``lag`` at each scrape for the records still unread, by (topic, partition)."""
         self._live.lag = lag
+
+    def watch_pauses(self, pauses: Pauses) -> None:
+        """Ask ``pauses`` at each scrape how long this process has stood still; to be called once."""
+        self.registry.register(_Paused(pauses))
 
     def count(self, result: EventResult, n: int = 1) -> None:
         """Count ``n`` records read by this process that got the final ``result`` (never ``waiting``).

@@ -20,6 +20,7 @@ from streams.live import Live
 from streams.metrics import Metrics
 from streams.monitoring import Monitoring
 from streams.observing import Observing
+from streams.pauses import Pauses
 from streams.ports import Tables, Topics
 from streams.settings import Settings
 from streams.tables import StateTable
@@ -76,7 +77,9 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         fail=fail,
     )
     metrics.watch_lag(monitoring.lag)
-    _connect(app, monitoring, log, watchdog, fail, on_ready)
+    pauses = Pauses()
+    metrics.watch_pauses(pauses)
+    _connect(app, monitoring, log, watchdog, pauses, fail, on_ready)
     for name in topics.sources:
         _add_agent(app, name, settings.partitions, monitoring)
     live = Live(app, lambda: monitoring.monitors, topics.interaction, tables.engagement.changelog_topic_name)
@@ -91,7 +94,9 @@ def _add_agent(app: faust.App, topic: str, partitions: int, monitoring: Monitori
     app.agent(source_topic(app, topic, partitions), name=f"fold_{topic}")(fold_chunks)
 
 
-def _connect(app: faust.App, monitoring: Monitoring, log: KafkaLog, watchdog: Watchdog, fail: Callable[[BaseException], None], on_ready: Callable[[], None]) -> None:
+def _connect(
+    app: faust.App, monitoring: Monitoring, log: KafkaLog, watchdog: Watchdog, pauses: Pauses, fail: Callable[[BaseException], None], on_ready: Callable[[], None]
+) -> None:
     """Tie what happens to the app to what the monitoring has to do."""
 
     async def let_go(_app: faust.App, revoked: object, **_: object) -> None:  # noqa: ARG001 - Faust's signature
@@ -103,6 +108,7 @@ def _connect(app: faust.App, monitoring: Monitoring, log: KafkaLog, watchdog: Wa
             consumer.may_fetch, consumer.on_fetched = monitoring.may_fetch, monitoring.fetched
         try:
             watchdog.start()
+            pauses.start()
             await log.start()
             monitoring.start()
             await monitoring.take_over()
@@ -113,6 +119,7 @@ def _connect(app: faust.App, monitoring: Monitoring, log: KafkaLog, watchdog: Wa
     async def drain(_app: faust.App, **_: object) -> None:
         await monitoring.stop()
         await log.stop()
+        pauses.stop()
 
     app.on_partitions_revoked.connect(let_go)
     app.on_before_shutdown.connect(drain)
