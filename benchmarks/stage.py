@@ -2,9 +2,9 @@
 
     async with stage() as servers:
         await servers.create_topics()
-        await preload(servers.kafka, load)                      # benchmarks/load.py
+        await preload(servers.kafka, backlog)                   # benchmarks/backlog.py
         async with servers.monitor("bench-1", {"EARLY_KILL_FLUSH_INTERVAL_SECONDS": "2"}) as worker:
-            await worker.read_at_least(load.events)
+            await worker.read_at_least(backlog.events)
 
 Kafka runs with Java's full compiler here, not quick to start as in ``early-kill up``: a broker that is busy compiling would take from all who are measured.
 """
