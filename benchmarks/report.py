@@ -15,12 +15,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 from models.errors import EarlyKillError
 from streams.local.fetch import listed
 
 Found = dict[str, object]
 """What a benchmark returns: JSON. Under ``rows`` a list of ``row``; the rest are its details."""
+T = TypeVar("T")
 Run = Callable[[argparse.Namespace], Awaitable[Found]]
 
 
@@ -43,9 +45,9 @@ def row(what: str, measured: float, unit: str, *, at_least: float | None = None,
     return {"what": what, "measured": measured, "unit": unit, "at_least": at_least, "aim": aim, "is_good_enough": reached(at_least), "is_as_aimed": reached(aim), "note": note}
 
 
-async def interleaved(rounds: int, contestants: Mapping[str, Callable[[int], Awaitable[float]]]) -> dict[str, list[float]]:
-    """Let the contestants take turns, ``rounds`` times, who begins changing from round to round; return each one's numbers in order of the rounds."""
-    found: dict[str, list[float]] = {name: [] for name in contestants}
+async def interleaved(rounds: int, contestants: Mapping[str, Callable[[int], Awaitable[T]]]) -> dict[str, list[T]]:
+    """Let the contestants take turns, ``rounds`` times, who begins changing from round to round; return what each found, in order of the rounds."""
+    found: dict[str, list[T]] = {name: [] for name in contestants}
     names = list(contestants)
     for number in range(rounds):
         shift = number % len(names)

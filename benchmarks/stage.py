@@ -22,9 +22,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
+import psutil
 
 from models.errors import Stop
 from streams.local.child import free_port
@@ -90,6 +91,20 @@ class Servers:
             await asyncio.to_thread(process.stop)
 
 
+class Look(NamedTuple):
+    """What was seen of a monitor at a moment.
+
+    Attributes:
+        at: Seconds of the monotonic clock.
+        read: Interactions read, and folded into its state.
+        cpu_seconds: CPU time used since its start.
+    """
+
+    at: float
+    read: int
+    cpu_seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Monitor:
     """A running monitor, asked over its HTTP API.
@@ -137,25 +152,30 @@ class Monitor:
         """Return how many interactions it has read; 0 while it starts."""
         return int((await self.metrics()).get(self.read_metric, 0))
 
-    async def read_at_least(self, events: int, seconds: float = 600) -> list[tuple[float, int]]:
-        """Wait until it has read ``events`` interactions; return (monotonic seconds, interactions read) of each look that found more than the one before.
+    async def read_at_least(self, events: int, seconds: float = 600) -> list[Look]:
+        """Wait until it has read ``events`` interactions; return each look that found more than the one before.
 
         It looks often before the first and near the last, and once a second between, so as not to weigh.
 
         Raises:
             Stop: It has ended, or ``seconds`` went by without that many.
         """
-        looks: list[tuple[float, int]] = []
+        looks: list[Look] = []
         until = time.monotonic() + seconds
-        while not looks or looks[-1][1] < events:
+        while not looks or looks[-1].read < events:
             await asyncio.sleep(_until_next_look(looks, events))
             count = await self.read()
             now = time.monotonic()
-            if count > (looks[-1][1] if looks else 0):
-                looks.append((now, count))
+            if count > (looks[-1].read if looks else 0):
+                looks.append(Look(now, count, self.cpu_seconds()))
             elif now > until:
                 raise Stop(f"the monitor has read {count} of {events} interactions after {seconds:g} s: {self.process.child.last_words()}")
         return looks
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time it has used since its start; asking costs it nothing."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
 
     async def ready(self, seconds: float = 120) -> None:
         """Wait until it says that it is ready: topics assigned, state recovered.
@@ -209,24 +229,43 @@ async def stage(jvm: Sequence[str] = UNDER_LOAD) -> AsyncIterator[Servers]:
                 await asyncio.shield(asyncio.to_thread(server.stop))
 
 
-async def run_program(command: Sequence[str | Path], seconds: float = 900, environment: Mapping[str, str] | None = None) -> str:
-    """Run a program to its end; return what it wrote on stdout. Its stderr goes to ours.
+async def run_program(command: Sequence[str | Path], *, log: Path, cwd: Path | None = None, seconds: float = 900, environment: Mapping[str, str] | None = None) -> str:
+    """Run a program to its end; return what it wrote on stdout.
+
+    Args:
+        command: Program and arguments.
+        log: Gets what it writes on stderr.
+        cwd: Working directory; this process's when None.
+        seconds: It is killed when it runs for longer.
+        environment: Its whole environment; this process's when None.
 
     Raises:
-        Stop: It failed, or ran for longer than ``seconds``; it is killed then.
+        Stop: It failed, or ran for too long; the message has the end of its log.
     """
-    process = await asyncio.create_subprocess_exec(*map(str, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment, start_new_session=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=cwd,
+            env=None if environment is None else dict(environment),
+            start_new_session=True,
+        )
+    written = b""
+    problem = ""
     try:
         written, _ = await asyncio.wait_for(process.communicate(), seconds)
     except TimeoutError:
-        raise Stop(f"{command[0]} ran for over {seconds:g} s") from None
+        problem = f"ran for over {seconds:g} s"
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if process.returncode != 0:
-        raise Stop(f"{' '.join(map(str, command[:4]))} … failed (exit code {process.returncode})")
+        raise Stop(f"{log.stem} {problem or f'failed (exit code {process.returncode})'}: {_end(log)}")
     return written.decode()
 
 
@@ -236,13 +275,17 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _until_next_look(looks: list[tuple[float, int]], events: int) -> float:
+def _until_next_look(looks: Sequence[Look], events: int) -> float:
     """Seconds; a quarter of what is left at the pace since the first look, within bounds."""
     if len(looks) < 2:  # noqa: PLR2004 -- no pace yet
         return FEW_SECONDS
-    (began, first), (last, count) = looks[0], looks[-1]
-    left = (events - count) * (last - began) / (count - first)
+    first, last = looks[0], looks[-1]
+    left = (events - last.read) * (last.at - first.at) / (last.read - first.read)
     return min(MANY_SECONDS, max(FEW_SECONDS, left / 4))
+
+
+def _end(log: Path) -> str:
+    return " | ".join(line for line in log.read_text(errors="replace").splitlines()[-5:] if line.strip())
 
 
 def _fields(**values: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
@@ -42,7 +43,11 @@ class Jar:
 
 def listed() -> list[Jar]:
     """The jars that Kafka needs, as the project pins them."""
-    text = files("streams.local").joinpath("kafka-jars.txt").read_text(encoding="utf-8")
+    return parse(files("streams.local").joinpath("kafka-jars.txt").read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> list[Jar]:
+    """Read a list of jars: ``sha256 group:artifact:version`` a line, ``#`` before comments."""
     return [_parse(line) for line in text.splitlines() if line and not line.startswith("#")]
 
 
@@ -65,8 +70,12 @@ def classpath(directory: Path | None = None) -> str:
     return ":".join(map(str, paths))
 
 
-def fetch(directory: Path | None = None) -> int:
+def fetch(directory: Path | None = None, jars: Sequence[Jar] | None = None) -> int:
     """Bring every missing or damaged jar, from the local Maven cache if it is there, else from Maven's central repository.
+
+    Args:
+        directory: Where to; ``jar_directory()`` when None.
+        jars: Which; those that Kafka needs when None.
 
     Returns:
         How many jars were fetched; 0 if all were there.
@@ -75,7 +84,7 @@ def fetch(directory: Path | None = None) -> int:
         Stop: A jar could not be had, or is not the one that was pinned.
     """
     home = directory or jar_directory()
-    wanted = [jar for jar in listed() if not jar.matches(home / jar.filename)]
+    wanted = [jar for jar in (listed() if jars is None else jars) if not jar.matches(home / jar.filename)]
     if wanted:
         home.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(PARALLEL) as pool:
