@@ -2,17 +2,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := build/bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROJECT := pyproject.toml streams/local/kafka-jars.txt Makefile
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint format cover reference lock clean clean-data
+.PHONY: help install demo up test bench bench-install lint format cover reference lock clean clean-data
 .DELETE_ON_ERROR:
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'ARGS="…" is handed on to demo, up and test: make up ARGS="--workers 2"'
+	@echo 'ARGS="…" is handed on to demo, up, test and bench: make up ARGS="--workers 2"'
 
 install: $(VENV)/.installed ## set up .venv with the command early-kill, Kafka and PostgreSQL; no network is needed afterwards
 
@@ -24,6 +25,11 @@ up: install ## Kafka, PostgreSQL, monitor and sink on this machine, until Ctrl-C
 
 test: $(VENV)/.installed-dev lint ## lint, then all tests, on real Kafka and PostgreSQL
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: install bench-install ## all benchmarks, beside peers: an hour or more; ARGS="throughput" for one
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-install: $(BENCH)/.installed
 
 lint: $(VENV)/.installed-dev ## ruff, mypy and the direction of imports
 	@$(BIN)/ruff check --quiet .
@@ -44,10 +50,11 @@ lock: $(VENV)/bin/python ## pin the newest versions that pyproject.toml allows
 	@$(PIP) uv
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --group build -o requirements.txt pyproject.toml
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --group dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+	@echo 'quixstreams>=3.28,<4' | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o benchmarks/peers/requirements-quix.txt -
 
 clean: ## remove .venv and what tools left
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
-	@find models streams tests -name __pycache__ -prune -exec rm -rf {} +
+	@find models streams tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 clean-data: install ## remove .early-kill: all records of `make up` and `make demo`
 	@$(BIN)/python -m streams.local.remove .early-kill
@@ -67,4 +74,11 @@ $(VENV)/.installed: $(PROJECT) requirements.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	@echo 'installing what the tests need into $(VENV)' >&2
 	@$(PIP) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(BENCH)/.installed: benchmarks/peers/requirements-quix.txt benchmarks/peers/kafka-streams-jars.txt | $(VENV)/.installed
+	@echo "installing the benchmarks' peers into $(BENCH)" >&2
+	@$(PYTHON) -m venv $(BENCH)/quix
+	@$(BENCH)/quix/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/peers/requirements-quix.txt
+	@$(BIN)/python -m benchmarks.peers.jars
 	@touch $@

