@@ -1,10 +1,13 @@
-"""How soon a kill follows: append time of the deciding interaction to append time of the kill, on embedded Kafka.
+"""How soon a kill follows: append time of the deciding interaction to append time of the kill, at several rates.
 
-    .venv/bin/python -m benchmarks.kill_latency --rate 200 --seconds 30
+    .venv/bin/python -m benchmarks.kill_latency --rate 200 --rate 10000 --rate half --seconds 60
 
-Variants get 334 views and ten likes each; the tenth decides. Beside it, in the same minute and at the same rate, a plain
-aiokafka echo: consume a record, produce one. Its time is what Kafka and the client cost without deciding anything.
-Prints milliseconds (append times have no finer resolution) and the ratio; ``--json FILE`` writes them too.
+A load generator of its own process (``benchmarks.feed``) sends the rate asked for; ``half`` is half of what the monitor reads at most,
+measured before. Beside it, in turns, at the same rate and with the same records, a plain aiokafka echo (``benchmarks.echo``): consume all,
+produce a record for each that decides. Its time is what Kafka and the client cost without deciding anything.
+
+Each kill has to name the offset of its variant's tenth like, and all interactions have to be counted, before a time counts. Whether
+the generator kept the rate is part of the result. Milliseconds: append times have no finer resolution.
 """
 
 from __future__ import annotations
@@ -14,162 +17,219 @@ import asyncio
 import json
 import statistics
 import sys
-import tempfile
-import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from streams.local.child import free_port
-from streams.local.parts import UpOptions
-from streams.local.supervisor import platform
+from benchmarks import feed
+from benchmarks.backlog import Backlog, preload
+from benchmarks.report import Found, alone, row
+from benchmarks.stage import Monitor, Servers, say, stage
+from benchmarks.watching import counted, until_counted
+from benchmarks.working_off import work_off
+from models.errors import Stop
 
-LIKES = 10
-VIEWS = 334
+RATES = ("200", "1000", "10000", "half")
+HALF = "half"
+GOALS = {True: (250.0, 100.0), False: (50.0, 20.0)}
+"""What p99 has to be at most, and is aimed to be, in milliseconds, at half the maximum and below."""
 WARM_UP_SECONDS = 5.0
-"""Measured and thrown away, for both: a cold JVM and first log segments are not what is asked about."""
-ROUNDS = 3
-"""Times that the two take turns."""
+"""Measured and thrown away at each rate, for both: a cold JVM and first log segments are not what is asked about."""
+ANSWER_SECONDS = 30.0
+APP = "bench-latency"
 
 
-def events(variants: int, run: str) -> Iterator[tuple[str, str, bytes]]:
-    """Yield (topic, variant, value) of ``variants`` bad variants, interleaved ten at a time; the last event of each decides."""
-    for first in range(0, variants, 10):
-        names = [f"{run}-{number}" for number in range(first, min(first + 10, variants))]
-        for name in names:
-            yield "variant_posted", name, json.dumps({"variant_id": name, "persona_id": "bench", "post_id": "post"}).encode()
-        for name in names:
-            yield "interaction", name, json.dumps({"variant_id": name, "post_id": "post", "kind": "view", "count": VIEWS}).encode()
-        for number in range(LIKES):
-            for name in names:
-                yield "interaction", name, json.dumps({"variant_id": name, "post_id": "post", "kind": "like", "event_id": f"{name}-{number}"}).encode()
+@dataclass(slots=True)
+class Answers:
+    """What has come out, by variant: append time in milliseconds, and the record it answers as (partition, offset)."""
 
+    appended: dict[str, int] = field(default_factory=dict)
+    origin: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-async def measure(bootstrap: str, source: str, sink: str, rate: float, seconds: float, topic_of: Callable[[str], str]) -> list[int]:
-    """Send events at ``rate`` a second; return milliseconds from each variant's last event to its record on ``sink``."""
-    consumer = AIOKafkaConsumer(sink, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
-    await consumer.start()
-    await producer.start()
-    answered: dict[str, int] = {}
+    def note(self, record: Any) -> None:
+        """Note the first answer for a variant."""
+        variant = record.key.decode()
+        if variant not in self.appended:
+            event = json.loads(record.value)["deciding_event"]
+            self.appended[variant], self.origin[variant] = record.timestamp, (event["partition"], event["offset"])
 
-    async def collect() -> None:
-        async for record in consumer:
-            answered.setdefault(record.key.decode(), record.timestamp)
+    async def delays(self, deciding: dict[str, tuple[int, int, int]], collecting: asyncio.Task[None]) -> list[int]:
+        """Wait for the answer to each deciding record, and return the milliseconds that each took.
 
-    collecting = asyncio.create_task(collect())
-    sent: dict[str, asyncio.Future[object]] = {}
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    try:
-        for number, (topic, name, value) in enumerate(events(max(10, int(rate * seconds / (LIKES + 2))), uuid.uuid4().hex[:8])):
-            await asyncio.sleep(max(0, began + number / rate - loop.time()))
-            future = await producer.send(topic_of(topic), value, key=name.encode())
-            if topic == source:
-                sent[name] = future
-            else:
-                await future  # appended after its own views, a post would find them early
-        await producer.flush()
-        deadline = loop.time() + 30
-        while missing := sent.keys() - answered.keys():
+        Args:
+            deciding: Append time, partition and offset of each variant's deciding record.
+            collecting: What brings answers.
+
+        Raises:
+            Stop: One is missing, or answers another record.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ANSWER_SECONDS
+        while missing := deciding.keys() - self.appended.keys():
             if collecting.done():
                 collecting.result()
-            if loop.time() > deadline:
-                raise SystemExit(f"{len(missing)} of {len(sent)} are still without an answer, {min(missing)} for one")
+            if loop.time() > until:
+                raise Stop(f"{len(missing)} of {len(deciding)} are without an answer after {ANSWER_SECONDS:g} s, {min(missing)} for one")
             await asyncio.sleep(0.1)
+        wrong = [variant for variant, (_, *origin) in deciding.items() if self.origin[variant] != tuple(origin)]
+        if wrong:
+            raise Stop(f"{len(wrong)} of {len(deciding)} were answered for another record, {min(wrong)} for one")
+        return [self.appended[variant] - appended for variant, (appended, _, _) in deciding.items()]
+
+
+@asynccontextmanager
+async def collect(bootstrap: str, *topics: str) -> AsyncIterator[tuple[Answers, asyncio.Task[None]]]:
+    """Read answers from ``topics`` for the time of the context."""
+    consumer = AIOKafkaConsumer(*topics, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    answers = Answers()
+
+    async def read() -> None:
+        async for record in consumer:
+            answers.note(record)
+
+    collecting = asyncio.create_task(read())
+    try:
+        yield answers, collecting
     finally:
         collecting.cancel()
         with suppress(asyncio.CancelledError):
             await collecting
         await consumer.stop()
-        await producer.stop()
-    return [answered[name] - (await future).timestamp for name, future in sent.items()]  # type: ignore[attr-defined]
 
 
-async def echo(bootstrap: str, ready: asyncio.Event) -> None:
-    """Answer the last like of each variant with a record, and do nothing else."""
-    consumer = AIOKafkaConsumer("echo_in", bootstrap_servers=bootstrap, auto_offset_reset="earliest")
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
-    await consumer.start()
-    await producer.start()
-    ready.set()
+@asynccontextmanager
+async def echo(servers: Servers) -> AsyncIterator[None]:
+    """Run the echo, on topics of its own."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers.kafka)
+    await admin.start()
+    await admin.create_topics([NewTopic(name, 4, 1, topic_configs={"message.timestamp.type": "LogAppendTime"}) for name in ("echo_posted", "echo_in", "echo_out")])
+    await admin.close()
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.echo", servers.kafka, "echo_in", "echo_out", stdout=asyncio.subprocess.PIPE)
     try:
-        async for record in consumer:
-            if record.value.endswith(b'-9"}'):
-                await producer.send("echo_out", record.value, key=record.key)
+        if process.stdout is None or await process.stdout.readline() != b"ready\n":
+            raise Stop("the echo ended before it began")
+        yield
     finally:
-        await consumer.stop()
-        await producer.stop()
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
 
 
-async def _with_echo(bootstrap: str, work: Callable[[], Awaitable[list[int]]]) -> list[int]:
-    ready = asyncio.Event()
-    echoing = asyncio.create_task(echo(bootstrap, ready))
-    await ready.wait()
-    try:
-        return await work()
-    finally:
-        echoing.cancel()
-        with suppress(asyncio.CancelledError):
-            await echoing
+@dataclass(slots=True)
+class Turns:
+    """What one of the two did at one rate, over all rounds."""
+
+    milliseconds: list[int] = field(default_factory=list)
+    loads: list[dict[str, Any]] = field(default_factory=list)
+
+    def summary(self) -> Found:
+        """Return count, median, 99th percentile and maximum, and how well the rate was kept."""
+        percentiles = statistics.quantiles(self.milliseconds, n=100, method="inclusive")
+        return {
+            "n": len(self.milliseconds),
+            "p50": percentiles[49],
+            "p99": percentiles[98],
+            "max": max(self.milliseconds),
+            "is_rate_kept": all(load["is_kept"] for load in self.loads),
+            "loads": self.loads,
+        }
 
 
-def summary(milliseconds: list[int]) -> dict[str, float]:
-    """Return count, median, 99th percentile and maximum."""
-    percentiles = statistics.quantiles(milliseconds, n=100, method="inclusive")
-    return {"n": len(milliseconds), "p50": percentiles[49], "p99": percentiles[98], "max": max(milliseconds)}
+class Contest:
+    """Both, ready to take turns."""
+
+    def __init__(self, servers: Servers, monitor: Monitor, answers: Answers, collecting: asyncio.Task[None]) -> None:
+        self._servers, self._monitor, self._answers, self._collecting = servers, monitor, answers, collecting
+
+    async def early_kill(self, rate: float, seconds: float, turns: Turns) -> None:
+        """Let the monitor decide a load."""
+        before = await counted(self._monitor)
+        load = await self._send(feed.Load(kafka=self._servers.kafka, rate=rate, seconds=seconds), turns)
+        await until_counted(self._monitor, before + load["interactions"] + load["posted"])
+
+    async def plain_echo(self, rate: float, seconds: float, turns: Turns) -> None:
+        """Let the echo answer the same."""
+        await self._send(feed.Load(kafka=self._servers.kafka, rate=rate, seconds=seconds, posted="echo_posted", interaction="echo_in"), turns)
+
+    async def _send(self, load: feed.Load, turns: Turns) -> dict[str, Any]:
+        result = await feed.result(await feed.start(load))
+        turns.milliseconds += await self._answers.delays(result.pop("deciding"), self._collecting)
+        turns.loads.append(result)
+        return result
+
+    async def at(self, rate: float, seconds: float, rounds: int) -> tuple[Turns, Turns]:
+        """Let both take turns at one rate; return what the monitor and the echo did."""
+        await self.early_kill(rate, WARM_UP_SECONDS, Turns())
+        await self.plain_echo(rate, WARM_UP_SECONDS, Turns())
+        ours, theirs = Turns(), Turns()
+        for number in range(rounds):
+            turns = [(self.early_kill, ours), (self.plain_echo, theirs)]
+            for take_turn, found in turns if number % 2 == 0 else reversed(turns):
+                await take_turn(rate, seconds / rounds, found)
+        return ours, theirs
 
 
-async def run(rate: float, seconds: float) -> dict[str, object]:
-    """Start everything, warm up, and measure both."""
-    with tempfile.TemporaryDirectory(prefix="early-kill-bench-") as home:
-        options = UpOptions(data_dir=Path(home) / "data", kafka_port=free_port(), postgres_port=free_port(), web_port=free_port(), workers=1)
-        async with platform(options) as endpoints:
-            admin = AIOKafkaAdminClient(bootstrap_servers=endpoints.kafka)
-            await admin.start()
-            log_append_time = {"message.timestamp.type": "LogAppendTime"}
-            await admin.create_topics([NewTopic(name, 4, 1, topic_configs=log_append_time) for name in ("echo_in", "echo_out")])
-            await admin.close()
+async def maximum(servers: Servers, events: int) -> float:
+    """Return the interactions a second at which a monitor works off a backlog, on topics of its own."""
+    backlog = Backlog(events, prefix="maximum-")
+    await servers.create_topics(backlog.prefix)
+    await preload(servers.kafka, backlog)
+    async with servers.monitor("bench-maximum", {"EARLY_KILL_TOPIC_PREFIX": backlog.prefix}) as monitor:
+        return (await work_off(servers, [monitor], backlog)).per_second
 
-            def early_kill(seconds: float) -> Awaitable[list[int]]:
-                return measure(endpoints.kafka, "interaction", "variant_killed", rate, seconds, lambda topic: topic)
 
-            def plain_echo(seconds: float) -> Awaitable[list[int]]:
-                return measure(endpoints.kafka, "interaction", "echo_out", rate, seconds, lambda _: "echo_in")
+async def run(arguments: argparse.Namespace) -> Found:
+    """Start everything, and measure both at each rate."""
+    rates: list[str] = arguments.rate or list(RATES)
+    found: Found = {"seconds": arguments.seconds, "rounds": arguments.rounds}
+    rows: list[Found] = []
+    async with stage() as servers:
+        await servers.create_topics()
+        fastest = await maximum(servers, arguments.events) if HALF in rates else None
+        found["maximum_per_second"] = fastest
+        async with servers.monitor(APP) as monitor, echo(servers):
+            await monitor.ready()
+            async with collect(servers.kafka, "variant_killed", "echo_out") as (answers, collecting):
+                contest = Contest(servers, monitor, answers, collecting)
+                for name in rates:
+                    rate = fastest / 2 if name == HALF and fastest else float(name)
+                    say(f"kill latency at {rate:,.0f} events/s")
+                    ours, theirs = (turns.summary() for turns in await contest.at(rate, arguments.seconds, arguments.rounds))
+                    found[f"at_{name}"] = {"rate": rate, "early_kill_ms": ours, "plain_echo_ms": theirs}
+                    rows += _rows(f"half the maximum, {rate:,.0f}" if name == HALF else f"{rate:,.0f}", ours, theirs, GOALS[name == HALF])
+    return {"rows": rows, **found}
 
-            kills: list[int] = []
-            plain: list[int] = []
-            await early_kill(WARM_UP_SECONDS)
-            await _with_echo(endpoints.kafka, lambda: plain_echo(WARM_UP_SECONDS))
-            for _ in range(ROUNDS):
-                kills += await early_kill(seconds / ROUNDS)
-                plain += await _with_echo(endpoints.kafka, lambda: plain_echo(seconds / ROUNDS))
-    judged, baseline = summary(kills), summary(plain)
-    return {
-        "rate_per_second": rate,
-        "seconds": seconds,
-        "early_kill_ms": judged,
-        "plain_echo_ms": baseline,
-        "ratio_p50": judged["p50"] / max(1, baseline["p50"]),
-        "ratio_p99": judged["p99"] / max(1, baseline["p99"]),
-    }
+
+def _rows(rate: str, ours: Any, theirs: Any, goals: tuple[float, float]) -> list[Found]:
+    note = f"{ours['n']} kills, max {ours['max']} ms; echo p50 {theirs['p50']:.3g} ms, p99 {theirs['p99']:.3g} ms"
+    if not (ours["is_rate_kept"] and theirs["is_rate_kept"]):
+        note += f"; THE RATE WAS NOT KEPT: {[load['rate'] for load in (*ours['loads'], *theirs['loads'])]}"
+    what = f"kill latency at {rate} events/s"
+    return [row(f"{what}, p50", ours["p50"], "ms"), row(f"{what}, p99", ours["p99"], "ms", at_least=goals[0], aim=goals[1], lower_is_better=True, note=note)]
+
+
+def _rate(text: str) -> str:
+    if text != HALF and not float(text) > 0:
+        raise ValueError(text)
+    return text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what this benchmark can be asked."""
+    parser.add_argument("--rate", type=_rate, action="append", metavar="N|half", help=f"interactions a second; may be repeated (default: {', '.join(RATES)})")
+    parser.add_argument("--seconds", type=float, default=60, help="how long each of the two is measured at each rate (default 60)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that they take turns at each rate (default 3)")
+    parser.add_argument("--events", type=int, default=1_000_000, help=f"interactions of the backlog that `{HALF}` finds the maximum with (default 1,000,000)")
 
 
 def main() -> None:
-    """Parse arguments, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, default=200, help="events a second (default 200)")
-    parser.add_argument("--seconds", type=float, default=30, help="how long (default 30)")
-    parser.add_argument("--json", type=Path, help="write the result to this file too")
-    arguments = parser.parse_args()
-    result = asyncio.run(run(arguments.rate, arguments.seconds))
-    text = json.dumps(result, indent=2)
-    sys.stdout.write(text + "\n")
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    """Run it alone."""
+    alone(__doc__, add_arguments, run)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """A load generator, to run as a process of its own: so many interactions a second, and variants that have to be killed among them.
 
-    .venv/bin/python -m benchmarks.load '{"kafka": "127.0.0.1:9092", "rate": 20000, "seconds": 30}'
+    .venv/bin/python -m benchmarks.feed '{"kafka": "127.0.0.1:9092", "rate": 20000, "seconds": 30}'
 
 Most interactions go to variants that live; each has an ``event_id``, a ``post_id`` and an ``occurred_at``, and all of them count.
 Bad variants get 334 views at once and then ten likes; the tenth decides. Records are put into batches of ``TICK_SECONDS`` each,
-before the start if there are not too many, for that is what lets one Python process send 100,000 a second beside what it measures.
+before the start unless there are too many, for that is what lets one Python process send 100,000 a second beside what it measures.
 With ``turn_over_seconds`` every living variant is replaced after that time, so sessions start and time out all the while.
 
 Prints ``ready`` when the load begins and then one line of JSON: whether it kept the rate, and append time, partition and offset of
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
-import random
+import logging
 import statistics
 import sys
 import time
@@ -95,9 +95,9 @@ Event = tuple[float, str, bytes, bool]
 """When it is due (seconds from the start), whose it is, its value, and whether it decides."""
 
 
-def posting(variant: str, timeout_minutes: float) -> bytes:
-    """Return the value of a ``variant_posted``."""
-    return json.dumps({"variant_id": variant, "persona_id": "bench", "post_id": POST_ID, "timeout_minutes": timeout_minutes}).encode()
+def posting(variant: str, timeout_minutes: float, posted_at: str | None) -> bytes:
+    """Return the value of a ``variant_posted``; without ``posted_at`` its append time will do."""
+    return json.dumps({"variant_id": variant, "persona_id": "bench", "post_id": POST_ID, "timeout_minutes": timeout_minutes, "posted_at": posted_at}).encode()
 
 
 def interaction(variant: str, kind: str, event_id: str, moment: str, count: int = 1) -> bytes:
@@ -140,13 +140,13 @@ def living_name(load: Load, slot: int, generation: int) -> str:
     return f"{load.run}-{slot:06}-{generation:04}"
 
 
-def postings(load: Load) -> Iterator[tuple[float, str, bytes]]:
+def postings(load: Load, posted_at: str | None) -> Iterator[tuple[float, str, bytes]]:
     """Yield (when, variant, value) of each ``variant_posted``, in order; those due before 0 have to be there at the start."""
     timeout = (load.turn_over_seconds + LEAD_SECONDS + 2) / 60 if load.turn_over_seconds else 600.0
-    return heapq.merge(_living_postings(load, timeout), _bad_postings(load))
+    return heapq.merge(_living_postings(load, timeout, posted_at), _bad_postings(load, posted_at))
 
 
-def _living_postings(load: Load, timeout_minutes: float) -> Iterator[tuple[float, str, bytes]]:
+def _living_postings(load: Load, timeout_minutes: float, posted_at: str | None) -> Iterator[tuple[float, str, bytes]]:
     turn = load.turn_over_seconds
     generation = 0
     while generation == 0 or turn:
@@ -155,14 +155,14 @@ def _living_postings(load: Load, timeout_minutes: float) -> Iterator[tuple[float
             if due >= load.seconds:
                 return
             name = living_name(load, slot, generation)
-            yield due, name, posting(name, timeout_minutes)
+            yield due, name, posting(name, timeout_minutes, posted_at)
         generation += 1
 
 
-def _bad_postings(load: Load) -> Iterator[tuple[float, str, bytes]]:
+def _bad_postings(load: Load, posted_at: str | None) -> Iterator[tuple[float, str, bytes]]:
     for index in range(load.bad):
         name = f"{load.run}-bad-{index:06}"
-        yield index // GROUP * GROUP * load.seconds / load.bad - LEAD_SECONDS, name, posting(name, 600.0)
+        yield index // GROUP * GROUP * load.seconds / load.bad - LEAD_SECONDS, name, posting(name, 600.0, posted_at)
 
 
 @dataclass(slots=True)
@@ -175,7 +175,7 @@ class Batch:
 
 
 def batches(load: Load, new_builder: Callable[[], Any], moment: Callable[[], str]) -> Iterator[list[tuple[int, Batch]]]:
-    """Yield what is due at each tick, as (partition, batch); positions within a tick are shuffled, the order of each variant is kept."""
+    """Yield what is due at each tick, as (partition, batch), in order."""
     of = lru_cache(maxsize=1_000_000)(lambda variant: partition_for(variant, load.partitions))
     ticks = int(load.seconds / TICK_SECONDS) + 1
     events = heapq.merge(bad_events(load, moment), living_events(load, moment))
@@ -235,12 +235,7 @@ async def generate(load: Load, on_ready: Callable[[], None]) -> dict[str, object
     producer = AIOKafkaProducer(bootstrap_servers=load.kafka, acks="all", max_batch_size=1 << 20, max_request_size=16 << 20)
     await producer.start()
     sender = Sender(load, producer)
-    posts = postings(load)
-    post = next(posts, None)
-    while post is not None and post[0] <= 0:
-        await sender.post(post[1], post[2])
-        post = next(posts, None)
-    await producer.flush()
+    is_built_ahead = load.rate * load.seconds <= BUILT_AHEAD and not load.turn_over_seconds
     now = [""]
 
     def moment() -> str:
@@ -250,15 +245,22 @@ async def generate(load: Load, on_ready: Callable[[], None]) -> dict[str, object
         now[0] = format_moment(time.time_ns() // 1_000)
 
     tell_time()
+    posts = postings(load, moment() if is_built_ahead else None)
+    post = next(posts, None)
+    while post is not None and post[0] <= 0:
+        await sender.post(post[1], post[2])
+        post = next(posts, None)
+    await producer.flush()
+    tell_time()
     planned: Any = batches(load, producer.create_batch, moment)
-    if load.rate * load.seconds <= BUILT_AHEAD:
+    if is_built_ahead:
         planned = list(planned)
     on_ready()
     loop = asyncio.get_running_loop()
     began = loop.time() + LEAD_SECONDS
     due, tick = 0.0, 0
     tell_time()
-    for tick, parts in enumerate(planned):  # noqa: B007 - how many there were
+    for tick, parts in enumerate(planned):
         due = began + tick * TICK_SECONDS
         while post is not None and began + post[0] <= loop.time() + TICK_SECONDS:
             await sender.post(post[1], post[2])
@@ -301,7 +303,7 @@ async def start(load: Load) -> asyncio.subprocess.Process:
     Raises:
         SystemExit: It ended instead.
     """
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.load", json.dumps(asdict(load)), stdout=asyncio.subprocess.PIPE, limit=1 << 26)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.feed", json.dumps(asdict(load)), stdout=asyncio.subprocess.PIPE, limit=1 << 26)
     if process.stdout is None or await process.stdout.readline() != b"ready\n":
         raise SystemExit("the load generator ended before it began")
     return process
@@ -327,8 +329,8 @@ def main() -> None:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
 
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of every retry on a topic that was made just now
     load = Load(**json.loads(sys.argv[1]))
-    random.seed(load.run)
     sys.stdout.write(json.dumps(asyncio.run(generate(load, ready))) + "\n")
 
 
