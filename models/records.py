@@ -22,6 +22,9 @@ KILLED = "killed"
 RUNNABLE = ("scheduled", "retry_scheduled")
 """Statuses of a post that a publisher would still pick up."""
 
+CALL_STATES = ("pending", "confirmed", "given_up", "withdrawn")
+"""States of an outbound call; only ``pending`` ones are sent."""
+
 OUTCOMES = ("killed", "timed_out", "stopped")
 
 _NOW = text("now()")
@@ -118,7 +121,11 @@ class ScheduledPost(Base):
     cancel_reason: Mapped[str | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
-    __table_args__ = (CheckConstraint("status IN ('scheduled', 'retry_scheduled', 'published', 'failed', 'cancelled')", name="status"), Index(None, "variant_id"))
+    __table_args__ = (
+        CheckConstraint("status IN ('scheduled', 'retry_scheduled', 'published', 'failed', 'cancelled')", name="status"),
+        Index(None, "variant_id"),
+        Index("scheduled_post_runnable_idx", "variant_id", postgresql_where=text("status IN ('scheduled', 'retry_scheduled')")),
+    )
 
 
 class MonitoringAudit(Base):
@@ -136,3 +143,44 @@ class MonitoringAudit(Base):
     facts: Mapped[dict[str, Any]] = mapped_column(server_default=_EMPTY)
 
     __table_args__ = (Index(None, "session_id"), Index(None, "variant_id"), Index(None, "at"))
+
+
+class OutboundCall(Base):
+    """One HTTP call that tells another system of a kill, or of its undoing; written in the same transaction, sent until it is answered.
+
+    ``pending`` calls are sent when ``next_attempt_at`` comes, one at a time for each variant, in the order of ``id``; whoever sends one
+    holds it until ``leased_until``. ``target`` is for people and for the key: where a call goes, the settings of the sender say.
+    """
+
+    __tablename__ = "outbound_call"
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    idempotency_key: Mapped[UUID]
+    event: Mapped[str]
+    kill_id: Mapped[UUID]
+    session_id: Mapped[UUID]
+    variant_id: Mapped[str]
+    target: Mapped[str]
+    body: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    pending_since: Mapped[datetime] = mapped_column(server_default=_NOW)
+    next_attempt_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    lease: Mapped[UUID | None]
+    leased_until: Mapped[datetime | None]
+    last_status: Mapped[int | None]
+    last_error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        UniqueConstraint("idempotency_key"),
+        CheckConstraint("event IN ('variant_killed', 'variant_revived')", name="event"),
+        CheckConstraint("state IN ('pending', 'confirmed', 'given_up', 'withdrawn')", name="state"),
+        CheckConstraint("(finished_at IS NULL) = (state = 'pending')", name="finished_at"),
+        CheckConstraint("(lease IS NULL) = (leased_until IS NULL)", name="lease"),
+        Index("outbound_call_variant_id_idx", "variant_id", "id"),
+        Index("outbound_call_due_idx", "next_attempt_at", "id", postgresql_where=text("state = 'pending'")),
+        Index("outbound_call_given_up_idx", "id", postgresql_where=text("state = 'given_up'")),
+        Index("outbound_call_finished_at_idx", "finished_at", postgresql_where=text("state <> 'pending'")),
+    )

@@ -19,6 +19,7 @@ from models.errors import Reject
 from models.moments import to_datetime
 from streams.audit import AuditEntry, add_entries
 from streams.database import explained, is_storable
+from streams.outbound.pending import withdraw_calls
 
 PostId = int | str
 """A ``bigint`` in this project's own table; whatever it is in another program's."""
@@ -164,7 +165,8 @@ async def revive(engine: AsyncEngine, variant_id: str, *, actor: str, request_id
     The kill that is undone is the one that the pool's row names. Of the posts that it cancelled (and of those that were cancelled
     because they were scheduled while it held), those with ``scheduled_for`` at ``now_us`` or later are scheduled again.
 
-    If the pool does not know the variant, all kills in its records since it was last revived are undone.
+    If the pool does not know the variant, all kills in its records since it was last revived are undone. Calls that tell another
+    system of the variant's kills are withdrawn, or followed by one that tells it of the revival.
 
     Args:
         engine: Where to.
@@ -189,6 +191,7 @@ async def revive(engine: AsyncEngine, variant_id: str, *, actor: str, request_id
             revived = await (_revive_unknown(connection, variant_id, now_us) if pool is None else _revive_pooled(connection, variant_id, pool, now_us))
             facts = {"kill_id": revived.kill_id, "is_in_pool": revived.is_in_pool, "posts": revived.posts, "posts_passed": revived.posts_passed}
             await add_entries(connection, [AuditEntry(actor=actor, action="variant_revived", variant_id=variant_id, request_id=request_id, facts=facts)])
+            await withdraw_calls(connection, variant_id, actor=actor, request_id=request_id, now_us=now_us)
             return revived
 
 

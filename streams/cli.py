@@ -9,7 +9,7 @@ from contextlib import suppress
 import typer
 
 from models.errors import EarlyKillError, Reject
-from streams.commands import dead_letters, events, kills, logs, platform, schema
+from streams.commands import dead_letters, events, kills, logs, outbound, platform, schema
 
 OK, FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 """Exit codes."""
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for group in (platform, schema, events, logs, kills, dead_letters):
+for group in (platform, schema, events, logs, kills, dead_letters, outbound):
     group.register(app)
 
 

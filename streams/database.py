@@ -97,7 +97,7 @@ async def check_schema(engine: AsyncEngine) -> None:
     """See whether the schema is there; errors as ``ping``."""
     with explained():
         async with asyncio.timeout(PATIENCE_SECONDS), engine.connect() as connection:
-            await connection.execute(text("SELECT FROM variant_monitoring LIMIT 0"))
+            await connection.execute(text("SELECT FROM variant_monitoring, outbound_call LIMIT 0"))
 
 
 def sqlstate(error: BaseException) -> str | None:

@@ -28,6 +28,7 @@ _SESSION_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 10_800, 
 _RATES = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 0.5)
 _LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
 _WORK_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_CALL_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BATCH_RECORDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500)
 
 
@@ -125,12 +126,21 @@ class Metrics:
         self._sink_batch = self._histogram("sink_batch_records", "Monitoring records the sink wrote in one transaction.", _BATCH_RECORDS)
         self._sink_duration = self._histogram("sink_batch_duration_seconds", "One transaction of the sink, retries included.", _WORK_SECONDS)
         self._sink_records = self._counter("sink_records", "Monitoring records by what the database made of them.", "result")
+        self._call = self._histogram("outbound_call_duration_seconds", "Attempts at calls to another system, by result.", _CALL_SECONDS, "result")
+        self._calls = Gauge(
+            f"{_PREFIX}_outbound_calls", "Calls to another system that are to be made (pending) or were given up, over all sinks.", ["state"], registry=self.registry
+        )
+        self._oldest_call = Gauge(f"{_PREFIX}_outbound_oldest_seconds", "Since when the oldest pending call is to be made, over all sinks.", registry=self.registry)
+        self._swept = self._counter("posts_swept", "Scheduled posts of killed variants that the sink found runnable, and cancelled.")
         self._postgresql_up = Gauge(f"{_PREFIX}_postgresql_up", "1 if PostgreSQL answered the last time it was asked, else 0.", registry=self.registry)
         self._requests = self._counter("http_requests", "HTTP requests answered, by route and status.", "route", "method", "status")
         for reason in ("below_threshold",):
             self._killed.labels(reason)  # there from the start, so that rate() sees the first kill
         for outcome in ("killed", "timed_out", "stopped"):
             self._duration.labels(outcome)
+        for result in ("confirmed", "failed", "given_up"):
+            self._call.labels(result)
+        self.outbound_backlog(0, 0, 0.0)
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}_{name}", meaning, labels, registry=self.registry)
@@ -208,6 +218,20 @@ class Metrics:
         self._sink_duration.observe(duration_seconds)
         for result, n in results.items():
             self._sink_records.labels(result).inc(n)
+
+    def called(self, result: str, duration_seconds: float) -> None:
+        """Count an attempt at an outbound call: ``confirmed``, ``failed`` (and tried again) or ``given_up``."""
+        self._call.labels("given_up" if result == "refused" else result).observe(duration_seconds)
+
+    def outbound_backlog(self, pending: int, given_up: int, oldest_seconds: float) -> None:
+        """Note how many outbound calls there are, and the age of the oldest that is pending."""
+        self._calls.labels("pending").set(pending)
+        self._calls.labels("given_up").set(given_up)
+        self._oldest_call.set(oldest_seconds)
+
+    def swept(self, posts: int) -> None:
+        """Count posts of killed variants that had become runnable."""
+        self._swept.inc(posts)
 
     def postgresql(self, *, is_up: bool) -> None:
         """Note whether PostgreSQL answered just now."""

@@ -15,6 +15,8 @@ from models.moments import format_moment
 from models.monitoring_record import MonitoringRecord
 from streams.audit import AuditEntry, add_entries
 from streams.cleanup import Cleaned, Kill, clean_up
+from streams.outbound.messages import killed_call
+from streams.outbound.pending import add_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,16 @@ _COLUMNS = (
 )
 
 
-async def persist(engine: AsyncEngine, records: Sequence[MonitoringRecord]) -> Persisted:
+async def persist(engine: AsyncEngine, records: Sequence[MonitoringRecord], target: str | None = None) -> Persisted:
     """Write the batch: sessions, the cleanup of those that this transaction ended as killed, the audit. All of it or nothing.
 
     A repetition, of the batch or within it, changes nothing. Of several ends of one session the first counts, in the database or else
     in the batch. An end may come before its start.
+
+    Args:
+        engine: Where to.
+        records: In their order.
+        target: Name of another system that is to be told of the kills, if there is one.
 
     Raises:
         SQLAlchemyError, OSError: ``streams.database.classify`` says what it asks for.
@@ -99,7 +106,10 @@ async def persist(engine: AsyncEngine, records: Sequence[MonitoringRecord]) -> P
         started = [session for session in sessions if session in changed and changed[session].is_new]
         ends = [sessions[session][-1] for session in sessions if session in changed and changed[session].is_ended]
         await add_entries(connection, [*map(_start_entry, (sessions[session][0] for session in started)), *map(_end_entry, ends)])
-        cleaned = await clean_up(connection, [_kill(end) for end in _in_order(ends, records)])
+        kills = _in_order(ends, records)
+        cleaned = await clean_up(connection, [_kill(end) for end in kills])
+        if target is not None:
+            await add_calls(connection, [killed_call(end, target) for end in kills])
     return _count(len(started), ends, cleaned)
 
 

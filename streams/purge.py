@@ -1,4 +1,4 @@
-"""Removes what is old: ended sessions and audit rows, in bounded batches that hold no lock for long."""
+"""Removes what is old: ended sessions, audit rows and outbound calls that are over, in bounded batches that hold no lock for long."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Purged:
 
     sessions: int
     audit_rows: int
+    outbound_calls: int = 0
 
 
 # A session that has not ended is never removed, however old.
@@ -34,12 +35,19 @@ DELETE FROM variant_monitoring WHERE id IN (
 """)
 _AUDIT = text("DELETE FROM monitoring_audit WHERE id IN (SELECT id FROM monitoring_audit WHERE at < :cutoff ORDER BY at LIMIT :rows)")
 
+# Those that are given up too: people had that long to see them. A call that is to be made stays.
+_CALLS = text("""
+DELETE FROM outbound_call WHERE id IN (
+    SELECT id FROM outbound_call WHERE state <> 'pending' AND finished_at < :cutoff ORDER BY finished_at LIMIT :rows FOR UPDATE SKIP LOCKED
+)
+""")
+
 # The audit's trigger lets a transaction delete that says so; nothing else may.
 _SAY_PURGE = text("SELECT set_config('early_kill.purge', 'on', true)")
 
 
 async def purge(engine: AsyncEngine, older_than_days: float, now_us: int, progress: Callable[[Purged], None] = lambda _: None) -> Purged:
-    """Remove sessions that ended, and audit rows that were written, more than ``older_than_days`` before ``now_us``.
+    """Remove sessions that ended, audit rows that were written, and outbound calls that were over, more than ``older_than_days`` before ``now_us``.
 
     Choose more days than ``monitoring_record`` keeps its records: a session that is gone, and read again from the start of the topic,
     would be written, and its kill done, a second time.
@@ -59,7 +67,7 @@ async def purge(engine: AsyncEngine, older_than_days: float, now_us: int, progre
         raise Reject(f"must be 0 to {MAX_DAYS}", "older_than_days")
     cutoff = to_datetime(now_us - round(older_than_days * DAY))
     purged = Purged(0, 0)
-    for statement, name in ((_SESSIONS, "sessions"), (_AUDIT, "audit_rows")):
+    for statement, name in ((_SESSIONS, "sessions"), (_AUDIT, "audit_rows"), (_CALLS, "outbound_calls")):
         removed = BATCH_ROWS
         while removed == BATCH_ROWS:
             removed = await _remove(engine, statement, cutoff)

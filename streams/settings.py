@@ -68,6 +68,19 @@ class Settings(BaseSettings):
         default=False, description="Stop a monitor when at least 10,000 records came within 60 s and 99 % of them cannot be used. They are dead letters either way."
     )
     session_timeout_seconds: Annotated[float, Field(ge=6, le=300)] = Field(6, description="After this long without a heartbeat a worker's partitions go to the others.")
+    sink_web_port: int = Field(
+        6065, ge=0, le=65_535, description="Port that a sink serves its health, readiness and metrics on, at `EARLY_KILL_WEB_HOST`; `early-kill up` takes a free one when unset."
+    )
+
+    outbound_url: SecretStr | None = Field(None, description="Where the sink tells another system of each kill, and of each that is undone, by HTTP POST; off when unset.")
+    outbound_secret: SecretStr | None = Field(None, description="Secret that these calls are signed with (HMAC-SHA256), 16 characters or more.")
+    outbound_secret_file: Path | None = Field(None, description="File that holds the secret, instead of `EARLY_KILL_OUTBOUND_SECRET`.")
+    outbound_allow_http: bool = Field(default=False, description="Allow calls over plain HTTP to other machines than this one.")
+    outbound_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = Field(10, description="Longest that one call may take in all.")
+    outbound_give_up_hours: Annotated[float, Field(gt=0, le=720)] = Field(
+        72, description="After so long without success a call is given up; `early-kill outbound` lists such calls, and tries them again."
+    )
+
     ready_file: Path | None = Field(None, description="File that a worker creates once it is ready; `early-kill up` sets it for its workers.")
     log_format: Literal["console", "json"] = Field("console", description="Log lines for people, or one JSON object a line.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log lines to write.")

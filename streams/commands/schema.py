@@ -16,6 +16,8 @@ from streams.commands.common import load_settings, progress, put, put_json, quie
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from streams.purge import Purged
+
 T = TypeVar("T")
 
 
@@ -54,7 +56,7 @@ def revive(variant_id: Annotated[str, typer.Argument(metavar="VARIANT", help="Th
 
     quiet_libraries()
     try:
-        revived = asyncio.run(_with_engine(lambda engine: undo(engine, variant_id, actor=f"cli:{_user()}", request_id=uuid.uuid4(), now_us=time.time_ns() // 1_000)))
+        revived = asyncio.run(with_engine(lambda engine: undo(engine, variant_id, actor=f"cli:{user()}", request_id=uuid.uuid4(), now_us=time.time_ns() // 1_000)))
     except (UnknownVariant, NotKilled) as error:
         from models.errors import Stop
 
@@ -71,16 +73,21 @@ def revive(variant_id: Annotated[str, typer.Argument(metavar="VARIANT", help="Th
 
 
 def purge(older_than: Annotated[float, typer.Option(metavar="DAYS", help="Age in days from which ended sessions and audit rows go.", min=0, max=36_500)]) -> None:
-    """Remove the records of sessions that ended, and audit rows, older than so many days. What is active stays."""
+    """Remove the records of sessions that ended, audit rows, and outbound calls that are over, older than so many days. What is active stays."""
     from streams.purge import purge as remove
 
     quiet_libraries()
     with progress("removing rows") as done:
-        purged = asyncio.run(_with_engine(lambda engine: remove(engine, older_than, time.time_ns() // 1_000, lambda far: done(far.sessions + far.audit_rows, ""))))
-    put_json({"sessions": purged.sessions, "audit_rows": purged.audit_rows})
+
+        def tell_progress(far: Purged) -> None:
+            done(far.sessions + far.audit_rows + far.outbound_calls, "")
+
+        purged = asyncio.run(with_engine(lambda engine: remove(engine, older_than, time.time_ns() // 1_000, tell_progress)))
+    put_json({"sessions": purged.sessions, "audit_rows": purged.audit_rows, "outbound_calls": purged.outbound_calls})
 
 
-async def _with_engine(use: Callable[[AsyncEngine], Awaitable[T]]) -> T:
+async def with_engine(use: Callable[[AsyncEngine], Awaitable[T]]) -> T:
+    """Do something with the configured database."""
     from streams.database import create_engine
 
     engine = create_engine(load_settings())
@@ -90,7 +97,8 @@ async def _with_engine(use: Callable[[AsyncEngine], Awaitable[T]]) -> T:
         await engine.dispose()
 
 
-def _user() -> str:
+def user() -> str:
+    """Return who runs this command, for the audit."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

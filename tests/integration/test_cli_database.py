@@ -1,4 +1,4 @@
-"""``migrate``, ``revive`` and ``purge`` as people run them, on a real PostgreSQL."""
+"""``migrate``, ``revive``, ``purge`` and ``outbound`` as people run them, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_what_is_old_is_removed_and_counted(migrated: str) -> None:
                 [str(number)],
             )
     run = early_kill(migrated, "purge", "--older-than", "30")
-    assert (run.returncode, json.loads(run.stdout)) == (0, {"sessions": 1, "audit_rows": 0})
+    assert (run.returncode, json.loads(run.stdout)) == (0, {"sessions": 1, "audit_rows": 0, "outbound_calls": 0})
 
 
 def test_a_database_without_schema_is_said_in_one_line(database: str) -> None:
@@ -77,3 +77,27 @@ def test_a_database_without_schema_is_said_in_one_line(database: str) -> None:
     run = early_kill(database, "revive", "v")
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
     assert "Traceback" not in run.stderr
+
+
+def test_calls_are_listed_and_tried_again(migrated: str) -> None:
+    """Those that want a look by default; exit code 1 names the ones that cannot be tried again."""
+    with psycopg.connect(migrated) as connection:
+        for state in ("pending", "confirmed", "given_up", "withdrawn"):
+            connection.execute(
+                """INSERT INTO outbound_call (idempotency_key, event, kill_id, session_id, variant_id, target, body, state, attempts, last_status, last_error, finished_at)
+                   VALUES (gen_random_uuid(), 'variant_killed', gen_random_uuid(), gen_random_uuid(), %(state)s, 'https://there', '{}', %(state)s, 3, 500, 'answered 500',
+                           CASE WHEN %(state)s = 'pending' THEN NULL ELSE now() END)""",
+                {"state": state},
+            )
+    listed = [json.loads(line) for line in early_kill(migrated, "outbound", "list").stdout.splitlines()]
+    assert [(call["id"], call["state"], call["attempts"], call["last_error"]) for call in listed] == [(3, "given_up", 3, "answered 500"), (1, "pending", 3, "answered 500")]
+    assert listed[0]["next_attempt_at"] is None
+    assert listed[1]["next_attempt_at"].endswith("Z")
+    assert [json.loads(line)["id"] for line in early_kill(migrated, "outbound", "list", "--state", "all", "--limit", "3").stdout.splitlines()] == [4, 3, 2]
+    named = early_kill(migrated, "outbound", "retry", "1", "2", "99")
+    assert (named.returncode, json.loads(named.stdout), named.stderr) == (1, {"retried": [1]}, "not retried, for they are confirmed, withdrawn or unknown: 2, 99\n")
+    rest = early_kill(migrated, "outbound", "retry", "--all")
+    assert (rest.returncode, json.loads(rest.stdout)) == (0, {"retried": [3]})
+    with psycopg.connect(migrated) as connection:
+        assert connection.execute("SELECT id FROM outbound_call WHERE state = 'pending' AND finished_at IS NULL ORDER BY id").fetchall() == [(1,), (3,)]
+        assert connection.execute("SELECT count(*) FROM monitoring_audit WHERE action = 'call_retried' AND actor LIKE 'cli:%'").fetchone() == (2,)

@@ -68,7 +68,7 @@ def test_two_migrations_at_once_are_safe(database_settings: Settings, sql: Sql):
         for done in [threads.submit(migrate, database_settings) for _ in range(3)]:
             done.result()
     assert [other.wait(60) for other in others] == [0, 0, 0]
-    assert sql("SELECT version_num FROM early_kill_version") == [("0001",)]
+    assert sql("SELECT version_num FROM early_kill_version") == [("0002",)]
 
 
 def test_tables_of_others_are_left_alone(database_settings: Settings, sql: Sql):

@@ -70,3 +70,18 @@ async def test_others_can_add_to_the_audit(engine: AsyncEngine, sql: Sql):
     ]
     with pytest.raises(Reject):
         await audit(engine, actor="a\0b", action="x", now_us=NOW_US)
+
+
+async def test_calls_that_were_over_before_the_limit_go(engine: AsyncEngine, sql: Sql):
+    """One of exactly that age stays, and so does one that is still to be made, however old."""
+    for variant, state, over_us in (("older", "confirmed", NOW_US - 30 * DAY - 1), ("exactly", "given_up", NOW_US - 30 * DAY), ("pending", "pending", None)):
+        moment = None if over_us is None else to_datetime(over_us)
+        sql(
+            """INSERT INTO outbound_call (idempotency_key, event, kill_id, session_id, variant_id, target, body, state, created_at, finished_at)
+               VALUES (gen_random_uuid(), 'variant_killed', gen_random_uuid(), gen_random_uuid(), %s, 't', '{}', %s, '2001-01-01Z', %s)""",
+            variant,
+            state,
+            moment,
+        )
+    assert await purge(engine, 30, NOW_US) == Purged(sessions=0, audit_rows=0, outbound_calls=1)
+    assert sql("SELECT variant_id FROM outbound_call ORDER BY 1") == [("exactly",), ("pending",)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from models import ids
 from models.errors import Reject
 from models.monitoring_record import MonitoringRecord
 from streams.cleanup import NotKilled, Revived, UnknownVariant, revive
+from streams.outbound.pending import Outcome, PendingCalls
 from streams.persistence import Persisted, persist
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -23,6 +25,8 @@ Undo = Callable[..., Any]
 
 NOW_US = time.time_ns() // 1_000
 KILL = ids.kill_id(ids.session_id("v1", "p1"))
+NAME = "https://receiver.example"
+RELAY = {"lease_seconds": 60.0, "give_up_seconds": 3_600.0}
 
 
 @pytest.fixture
@@ -170,3 +174,84 @@ async def test_a_kill_of_a_variant_outside_the_pool_is_undone_once(engine: Async
     answers = await asyncio.gather(*(undo() for _ in range(5)), return_exceptions=True)
     assert sorted(type(answer).__name__ for answer in answers) == ["NotKilled"] * 4 + ["Revived"]
     assert sql("SELECT count(*) FROM monitoring_audit WHERE action = 'variant_revived'") == [(2,)]
+
+
+def calls(sql: Sql) -> list[tuple[Any, ...]]:
+    """What is to be told, in order."""
+    return sql("SELECT event, kill_id, state FROM outbound_call ORDER BY id")
+
+
+async def test_a_call_that_was_not_made_is_withdrawn(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """Nobody ever hears of the kill, nor of its undoing."""
+    fill(sql)
+    await persist(engine, [record("killed")], NAME)
+    await undo()
+    assert calls(sql) == [("variant_killed", KILL, "withdrawn")]
+    assert await PendingCalls(engine, **RELAY).claim(8) == []
+    assert sql("SELECT actor, facts FROM monitoring_audit WHERE action = 'calls_withdrawn'") == [("ada", {"withdrawn": [str(KILL)], "told_of_revival": []})]
+
+
+@pytest.mark.parametrize(("outcome", "state"), [(Outcome("confirmed", 200), "confirmed"), (Outcome("failed"), "withdrawn"), (Outcome("refused", 404), "withdrawn")])
+async def test_who_may_have_heard_of_a_kill_is_told_of_its_undoing(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo, outcome: Outcome, state: str):
+    """After any attempt, for one that failed may have arrived; once, and in a call with a key of its own."""
+    fill(sql)
+    await persist(engine, [record("killed")], NAME)
+    pending = PendingCalls(engine, **RELAY)
+    [call] = await pending.claim(8)
+    await pending.settle(call, outcome, 3_600)
+    request = uuid.uuid4()
+    await undo(request_id=request)
+    await undo(request_id=request)
+    assert calls(sql) == [("variant_killed", KILL, state), ("variant_revived", KILL, "pending")]
+    [told] = await pending.claim(8)
+    body = json.loads(told.body)
+    assert (told.event, body.pop("revived_at")[-1]) == ("variant_revived", "Z")
+    assert body == {
+        "schema_version": 1,
+        "event": "variant_revived",
+        "idempotency_key": str(told.idempotency_key),
+        "kill_id": str(KILL),
+        "session_id": str(ids.session_id("v1", "p1")),
+        "variant_id": "v1",
+    }
+    assert told.idempotency_key != call.idempotency_key
+
+
+async def test_the_undoing_waits_for_a_call_under_way(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """Or it could arrive first. The call that is withdrawn in mid-call is not made again, whatever comes of it."""
+    fill(sql)
+    await persist(engine, [record("killed")], NAME)
+    pending = PendingCalls(engine, **RELAY)
+    [call] = await pending.claim(8)
+    await undo()
+    assert calls(sql) == [("variant_killed", KILL, "withdrawn"), ("variant_revived", KILL, "pending")]
+    assert await pending.claim(8) == []
+    assert await pending.settle(call, Outcome("failed"), 0) == "withdrawn"
+    assert [told.event for told in await pending.claim(8)] == ["variant_revived"]
+
+
+async def test_all_kills_of_a_variant_are_taken_back_and_a_new_one_is_told(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """Two sessions of it were killed; after the revival a third one is, and the receiver hears of things in their order."""
+    fill(sql)
+    await persist(engine, [record("killed")], NAME)
+    pending = PendingCalls(engine, **RELAY)
+    [call] = await pending.claim(8)
+    await pending.settle(call, Outcome("confirmed", 200), 0)
+    await persist(engine, [record("killed", post_id="p2")], NAME)
+    await undo()
+    await persist(engine, [record("killed", post_id="p3")], NAME)
+    second, third = (ids.kill_id(ids.session_id("v1", post)) for post in ("p2", "p3"))
+    assert calls(sql) == [
+        ("variant_killed", KILL, "confirmed"),
+        ("variant_killed", second, "withdrawn"),
+        ("variant_revived", KILL, "pending"),
+        ("variant_killed", third, "pending"),
+    ]
+    told = []
+    while claimed := await pending.claim(8):
+        assert len(claimed) == 1
+        told.append(claimed[0].event)
+        await pending.settle(claimed[0], Outcome("confirmed", 200), 0)
+    assert told == ["variant_revived", "variant_killed"]
+    await undo()
+    assert calls(sql)[4:] == [("variant_revived", third, "pending")]

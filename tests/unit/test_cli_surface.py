@@ -14,8 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "open_bandit_events.jsonl.gz"
-COMMANDS = ("up", "demo", "worker", "topics", "migrate", "publish", "replay", "backtest", "kills", "dead-letters", "revive", "purge")
-SUBCOMMANDS = ("publish variant-posted", "publish interaction", "dead-letters list", "dead-letters resend")
+COMMANDS = ("up", "demo", "worker", "topics", "migrate", "publish", "replay", "backtest", "kills", "dead-letters", "revive", "purge", "outbound")
+SUBCOMMANDS = ("publish variant-posted", "publish interaction", "dead-letters list", "dead-letters resend", "outbound list", "outbound retry")
 
 
 def early_kill(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -86,6 +86,10 @@ def test_help_is_quick() -> None:
         ("dead-letters resend --partition 1 --offset 2", "name one record"),
         ("dead-letters resend --all --topic t --partition 1 --offset 2", "name one record"),
         ("dead-letters --limit 3 resend --all", "options go after resend"),
+        ("outbound retry", "name calls by their id, or say --all"),
+        ("outbound retry 7 --all", "name calls by their id, or say --all"),
+        ("outbound retry seven", "Input should be a valid integer"),
+        ("outbound list --state lost", "'lost' is not one of"),
     ],
 )
 def test_a_bad_argument_is_one_line_and_exit_code_2(arguments: str, said: str) -> None:
@@ -109,6 +113,8 @@ def test_a_bad_argument_is_one_line_and_exit_code_2(arguments: str, said: str) -
         ("migrate", "127.0.0.1"),
         ("revive v", "127.0.0.1"),
         ("purge --older-than 3", "127.0.0.1"),
+        ("outbound list", "127.0.0.1"),
+        ("outbound retry --all", "127.0.0.1"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_exit_code_1(arguments: str, said: str, tmp_path: Path) -> None:
