@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -119,17 +120,20 @@ def add_json(parser: argparse.ArgumentParser, default: Path | None = None) -> No
 
 
 def finish(running: Awaitable[Found]) -> Found:
-    """Run it to its end. Exits with one plain line where it cannot be run, or is interrupted."""
+    """Run it to its end. Exits with one plain line where it cannot be run; with 130 at Ctrl-C, SIGTERM or SIGHUP, everything stopped."""
 
     async def to_its_end() -> Found:
-        return await running
+        task = asyncio.ensure_future(running)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await task
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of every retry on a topic that was made just now
     try:
         return asyncio.run(to_its_end())
     except EarlyKillError as error:
         raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
         raise SystemExit(130) from None
 
 

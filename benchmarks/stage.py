@@ -28,6 +28,7 @@ import aiohttp
 import psutil
 
 from models.errors import Stop
+from streams.local import tether
 from streams.local.child import free_port
 from streams.local.kafka import UNDER_LOAD, KafkaServer
 from streams.local.postgres import PostgresServer
@@ -243,9 +244,10 @@ async def run_program(command: Sequence[str | Path], *, log: Path, cwd: Path | N
         Stop: It failed, or ran for too long; the message has the end of its log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    leash = (sys.executable, "-I", "-S", tether.__file__, os.getpid(), int(signal.SIGKILL), -1, -1, "--")  # it does not outlive this process, however that ends
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *map(str, command),
+            *map(str, [*leash, *command]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -7,7 +7,7 @@ import pytest
 
 from models.errors import Stop
 from streams.local import fetch as module
-from streams.local.fetch import Jar, classpath, fetch, listed
+from streams.local.fetch import Jar, classpath, fetch, listed, parse
 
 
 @pytest.fixture
@@ -80,3 +80,11 @@ def test_another_file_than_the_pinned_one_is_never_installed(tmp_path: Path, mon
         fetch(tmp_path)
     assert len(left) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_jars_than_the_brokers_can_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """From a list of the same form: the benchmarks have one."""
+    served(monkeypatch, b"right")
+    jars = parse(f"# comment\n{hashlib.sha256(b'right').hexdigest()}  org.example:other:2.0\n")
+    assert fetch(tmp_path, jars) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["other-2.0.jar"]
