@@ -90,11 +90,13 @@ WITH kill AS MATERIALIZED (
 SELECT count(*) FROM changed
 """)
 
-# Locks the posts in their order, and notes what they were. Runs after the pool's rows are locked, as a statement of its own: it must
+# Locks the posts in their order, and notes what they were. They get the mark of the kill that holds their variant, which may be an
+# earlier one, of another session: it is that one that a revival undoes. Runs after the pool's rows are locked, as a statement of its own: it must
 # see the posts that were inserted while it waited for those locks.
 _CANCEL_POSTS = text("""
 WITH kill AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(CAST(:kills AS jsonb)) AS k (variant_id text, kill_id uuid, session_id uuid, reason text)
+    SELECT k.variant_id, coalesce(v.kill_id::text, k.kill_id::text) AS kill_id, k.session_id, k.reason
+    FROM jsonb_to_recordset(CAST(:kills AS jsonb)) AS k (variant_id text, kill_id uuid, session_id uuid, reason text) LEFT JOIN variant_pool AS v USING (variant_id)
 ), locked AS MATERIALIZED (
     SELECT variant_id, id, status FROM scheduled_post
     WHERE variant_id = ANY(CAST(:variants AS text[])) AND status IN ('scheduled', 'retry_scheduled')

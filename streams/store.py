@@ -31,6 +31,11 @@ MAX_LIMIT = 1_000
 """Most sessions on a page."""
 
 _MIGRATION_LOCK = 0x6B696C6C  # any number that nobody else in this database uses
+# As the project's own table has it from the start.
+_ADD_POST_TRIGGER = sa.text("""
+CREATE OR REPLACE TRIGGER scheduled_post_of_killed_variant BEFORE INSERT OR UPDATE OF status, variant_id ON scheduled_post
+FOR EACH ROW WHEN (NEW.status IN ('scheduled', 'retry_scheduled')) EXECUTE FUNCTION early_kill_cancel_post()
+""")
 _one_migration = threading.Lock()  # Alembic keeps its context in module globals
 _Row = sa.Row[Any]
 
@@ -132,11 +137,15 @@ class Store:
                 return rows
 
 
-def migrate(settings: Settings) -> None:
+def migrate(settings: Settings, *, post_trigger: bool = False) -> None:
     """Bring the schema up to date, in one transaction; two at once are safe, and a second run changes nothing.
 
-    ``variant_pool`` and ``scheduled_post`` may exist already, filled by other programs: they are left alone then. Without the
-    project's trigger on ``scheduled_post``, a post that is inserted after the kill of its variant is not cancelled.
+    ``variant_pool`` and ``scheduled_post`` may exist already, filled by other programs: they are left alone then. A post that is
+    inserted into such a table after the kill of its variant is cancelled by the sink's sweep, some seconds later.
+
+    Args:
+        settings: Where the database is.
+        post_trigger: Give a ``scheduled_post`` that existed already the project's trigger too, which cancels such a post at once.
 
     Raises:
         Stop: One of those two lacks columns (it is named, with the columns), the schema is newer than this program, or PostgreSQL
@@ -155,6 +164,8 @@ def migrate(settings: Settings) -> None:
             command.upgrade(config, "head")
         except CommandError as error:
             raise Stop(f"the database's schema is of another version than this program: {error}") from error
+        if post_trigger:
+            connection.execute(_ADD_POST_TRIGGER)
 
 
 def _check_columns(connection: sa.Connection) -> None:

@@ -40,12 +40,19 @@ def topics() -> None:
     tell(f"{len(created)} topics created, all are as they must be" if created else "all topics are there, as they must be")
 
 
-def migrate() -> None:
+def migrate(
+    post_trigger: Annotated[
+        bool,
+        typer.Option(
+            "--post-trigger", help="Let a trigger cancel posts of killed variants at once, also on a scheduled_post that others made. Without it the sink does so within seconds."
+        ),
+    ] = False,
+) -> None:
     """Bring the database's schema up to date; does nothing if it is."""
     from streams.store import migrate as bring_up_to_date
 
     quiet_libraries()
-    bring_up_to_date(load_settings())
+    bring_up_to_date(load_settings(), post_trigger=post_trigger)
     tell("the schema is up to date")
 
 

@@ -82,6 +82,18 @@ def test_tables_of_others_are_left_alone(database_settings: Settings, sql: Sql):
     assert sql("SELECT tgname FROM pg_trigger WHERE tgrelid = 'scheduled_post'::regclass") == []
 
 
+def test_a_schema_of_the_first_version_is_brought_up_to_date(migrated: Settings, sql: Sql):
+    """And is then what a new one is; rows stay."""
+    new = catalogue(sql, "public")
+    sql("DROP TABLE outbound_call")
+    sql("DROP INDEX scheduled_post_runnable_idx")
+    sql("INSERT INTO scheduled_post (variant_id, scheduled_for) VALUES ('v', now())")
+    sql("UPDATE early_kill_version SET version_num = '0001'")
+    migrate(migrated)
+    assert catalogue(sql, "public") == new
+    assert sql("SELECT status FROM scheduled_post") == [("scheduled",)]
+
+
 def test_a_table_that_lacks_columns_is_named_with_them(database_settings: Settings, sql: Sql):
     """And nothing is created beside it."""
     sql("CREATE TABLE variant_pool (variant_id text PRIMARY KEY, persona_id text, status text, updated_at timestamptz)")

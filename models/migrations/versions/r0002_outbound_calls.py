@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from models.migrations.versions.r0001_sessions_pool_posts_audit import CANCEL_POST_OF_KILLED_VARIANT
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -12,10 +14,13 @@ OWN_POSTS = "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'scheduled_po
 
 
 def upgrade() -> None:
-    """Create the table of calls; a ``scheduled_post`` that others made is left alone."""
+    """Create the table of calls, and the trigger's function where it is missing; a ``scheduled_post`` that others made is left alone."""
     _create_calls()
     if op.get_bind().execute(sa.text(OWN_POSTS)).scalar_one():
         op.create_index("scheduled_post_runnable_idx", "scheduled_post", ["variant_id"], postgresql_where=sa.text("status IN ('scheduled', 'retry_scheduled')"))
+    else:
+        op.execute(CANCEL_POST_OF_KILLED_VARIANT)
+        op.execute("DO $$ BEGIN EXECUTE format('ALTER FUNCTION early_kill_cancel_post() SET search_path = %I, pg_temp', current_schema()); END $$")
 
 
 def _create_calls() -> None:
