@@ -16,7 +16,8 @@ from typing import Any
 
 from benchmarks.backlog import Backlog, Counts
 from benchmarks.peers import jars
-from benchmarks.stage import Monitor, Servers, run_program
+from benchmarks.program import run_program
+from benchmarks.stage import Monitor, Servers
 from models.errors import Stop
 from streams.local.kafka import LOGGING, QUIET
 

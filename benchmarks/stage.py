@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +26,6 @@ import aiohttp
 import psutil
 
 from models.errors import Stop
-from streams.local import tether
 from streams.local.child import free_port
 from streams.local.kafka import UNDER_LOAD, KafkaServer
 from streams.local.postgres import PostgresServer
@@ -230,47 +227,6 @@ async def stage(jvm: Sequence[str] = UNDER_LOAD) -> AsyncIterator[Servers]:
                 await asyncio.shield(asyncio.to_thread(server.stop))
 
 
-async def run_program(command: Sequence[str | Path], *, log: Path, cwd: Path | None = None, seconds: float = 900, environment: Mapping[str, str] | None = None) -> str:
-    """Run a program to its end; return what it wrote on stdout.
-
-    Args:
-        command: Program and arguments.
-        log: Gets what it writes on stderr.
-        cwd: Working directory; this process's when None.
-        seconds: It is killed when it runs for longer.
-        environment: Its whole environment; this process's when None.
-
-    Raises:
-        Stop: It failed, or ran for too long; the message has the end of its log.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    leash = (sys.executable, "-I", "-S", tether.__file__, os.getpid(), int(signal.SIGKILL), -1, -1, "--")  # it does not outlive this process, however that ends
-    with log.open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            *map(str, [*leash, *command]),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=cwd,
-            env=None if environment is None else dict(environment),
-            start_new_session=True,
-        )
-    written = b""
-    problem = ""
-    try:
-        written, _ = await asyncio.wait_for(process.communicate(), seconds)
-    except TimeoutError:
-        problem = f"ran for over {seconds:g} s"
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    if process.returncode != 0:
-        raise Stop(f"{log.stem} {problem or f'failed (exit code {process.returncode})'}: {_end(log)}")
-    return written.decode()
-
-
 def say(line: str) -> None:
     """Tell people how it goes, on stderr."""
     sys.stderr.write(f"{line}\n")
@@ -284,10 +240,6 @@ def _until_next_look(looks: Sequence[Look], events: int) -> float:
     first, last = looks[0], looks[-1]
     left = (events - last.read) * (last.at - first.at) / (last.read - first.read)
     return min(MANY_SECONDS, max(FEW_SECONDS, left / 4))
-
-
-def _end(log: Path) -> str:
-    return " | ".join(line for line in log.read_text(errors="replace").splitlines()[-5:] if line.strip())
 
 
 def _fields(**values: Any) -> dict[str, Any]:
