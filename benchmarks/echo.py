@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from benchmarks.feed import DECIDES
 
@@ -22,13 +23,13 @@ ENDING = f'{DECIDES}"}}'.encode()
 
 async def echo(bootstrap: str, source: str, sink: str) -> None:
     """Answer the deciding interactions on ``source`` with a record on ``sink``."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="latest", enable_auto_commit=False, max_partition_fetch_bytes=4 << 20)
+    consumer = AIOKafkaConsumer(source, bootstrap_servers=bootstrap, auto_offset_reset="latest", enable_auto_commit=False, max_partition_fetch_bytes=4 << 20)
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
     await consumer.start()
     await producer.start()
-    partitions = [TopicPartition(source, partition) for partition in sorted(consumer.partitions_for_topic(source) or await _partitions(consumer, source))]
-    consumer.assign(partitions)
-    await consumer.seek_to_end(*partitions)
+    await consumer.seek_to_end(*consumer.assignment())
+    for tp in consumer.assignment():
+        await consumer.position(tp)  # found out now, not at the first fetch
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     try:
@@ -43,13 +44,6 @@ async def echo(bootstrap: str, source: str, sink: str) -> None:
         await producer.stop()
 
 
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    while not (found := consumer.partitions_for_topic(topic)):
-        await consumer.topics()
-        await asyncio.sleep(0.1)
-    return set(found)
-
-
 async def _until_told(bootstrap: str, source: str, sink: str) -> None:
     echoing = asyncio.ensure_future(echo(bootstrap, source, sink))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, echoing.cancel)
@@ -60,4 +54,5 @@ async def _until_told(bootstrap: str, source: str, sink: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of every retry on a topic that was made just now
     asyncio.run(_until_told(*sys.argv[1:4]))

@@ -24,6 +24,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import chain, count
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -57,6 +58,7 @@ class Load:
         bad_per_second: Variants a second that have to be killed; their interactions take at most nine tenths of the rate.
         living: Variants that live at any time.
         turn_over_seconds: After so long each living variant is replaced by a new one; 0 for never.
+        busy_partitions: Only the first so many get any records; 0 for all.
     """
 
     kafka: str
@@ -68,6 +70,7 @@ class Load:
     bad_per_second: float = 40.0
     living: int = 1_000
     turn_over_seconds: float = 0.0
+    busy_partitions: int = 0
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
     @property
@@ -100,9 +103,9 @@ def posting(variant: str, timeout_minutes: float, posted_at: str | None) -> byte
     return json.dumps({"variant_id": variant, "persona_id": "bench", "post_id": POST_ID, "timeout_minutes": timeout_minutes, "posted_at": posted_at}).encode()
 
 
-def interaction(variant: str, kind: str, event_id: str, moment: str, count: int = 1) -> bytes:
+def interaction(variant: str, kind: str, event_id: str, moment: str, times: int = 1) -> bytes:
     """Return the value of an ``interaction``."""
-    counted = f',"count":{count}' if count > 1 else ""
+    counted = f',"count":{times}' if times > 1 else ""
     return f'{{"variant_id":"{variant}","post_id":"{POST_ID}","kind":"{kind}"{counted},"occurred_at":"{moment}","event_id":"{event_id}"}}'.encode()
 
 
@@ -111,7 +114,7 @@ def bad_events(load: Load, moment: Callable[[], str]) -> Iterator[Event]:
     spacing = load.seconds / load.bad_interactions
     number = 0
     for first in range(0, load.bad, GROUP):
-        names = [f"{load.run}-bad-{index:06}" for index in range(first, first + GROUP)]
+        names = [bad_name(load, index) for index in range(first, first + GROUP)]
         for step in range(LIKES + 1):
             for name in names:
                 if step == 0:
@@ -135,9 +138,21 @@ def living_events(load: Load, moment: Callable[[], str]) -> Iterator[Event]:
         yield due, name, interaction(name, kind, f"{load.run}-{number}", moment()), False
 
 
+def bad_name(load: Load, index: int) -> str:
+    """Return the name of a variant that has to be killed."""
+    return _named(f"{load.run}-bad-{index:06}", load.partitions, load.busy_partitions)
+
+
 def living_name(load: Load, slot: int, generation: int) -> str:
     """Return the name of the living variant that has a place for the time of a generation."""
-    return f"{load.run}-{slot:06}-{generation:04}"
+    return _named(f"{load.run}-{slot:06}-{generation:04}", load.partitions, load.busy_partitions)
+
+
+@lru_cache(maxsize=1_000_000)
+def _named(stem: str, partitions: int, busy: int) -> str:
+    """Return a name that falls to one of the busy partitions."""
+    names = chain([stem], (f"{stem}-{salt:x}" for salt in count()))
+    return next(name for name in names if busy == 0 or partition_for(name, partitions) < busy)
 
 
 def postings(load: Load, posted_at: str | None) -> Iterator[tuple[float, str, bytes]]:
@@ -161,7 +176,7 @@ def _living_postings(load: Load, timeout_minutes: float, posted_at: str | None) 
 
 def _bad_postings(load: Load, posted_at: str | None) -> Iterator[tuple[float, str, bytes]]:
     for index in range(load.bad):
-        name = f"{load.run}-bad-{index:06}"
+        name = bad_name(load, index)
         yield index // GROUP * GROUP * load.seconds / load.bad - LEAD_SECONDS, name, posting(name, 600.0, posted_at)
 
 

@@ -2,9 +2,11 @@
 
     .venv/bin/python -m benchmarks.kill_latency --rate 200 --rate 10000 --rate half --seconds 60
 
-A load generator of its own process (``benchmarks.feed``) sends the rate asked for; ``half`` is half of what the monitor reads at most,
-measured before. Beside it, in turns, at the same rate and with the same records, a plain aiokafka echo (``benchmarks.echo``): consume all,
-produce a record for each that decides. Its time is what Kafka and the client cost without deciding anything.
+A load generator of its own process (``benchmarks.feed``) sends the rate asked for. ``half`` is half of what the monitor reads at most,
+measured before; ``quiet`` is 200 a second that all fall to one partition of four, while the others get nothing.
+
+Beside it, in turns, at the same rate and with the same records, a plain aiokafka echo (``benchmarks.echo``): consume all, produce a
+record for each that decides. Its time is what Kafka and the client cost without deciding anything.
 
 Each kill has to name the offset of its variant's tenth like, and all interactions have to be counted, before a time counts. Whether
 the generator kept the rate is part of the result. Milliseconds: append times have no finer resolution.
@@ -19,7 +21,7 @@ import statistics
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -33,8 +35,10 @@ from benchmarks.watching import counted, until_counted
 from benchmarks.working_off import work_off
 from models.errors import Stop
 
-RATES = ("200", "1000", "10000", "half")
+RATES = ("200", "quiet", "1000", "10000", "half")
 HALF = "half"
+QUIET = "quiet"
+QUIET_RATE = 200.0
 GOALS = {True: (250.0, 100.0), False: (50.0, 20.0)}
 """What p99 has to be at most, and is aimed to be, in milliseconds, at half the maximum and below."""
 WARM_UP_SECONDS = 5.0
@@ -146,15 +150,15 @@ class Contest:
     def __init__(self, servers: Servers, monitor: Monitor, answers: Answers, collecting: asyncio.Task[None]) -> None:
         self._servers, self._monitor, self._answers, self._collecting = servers, monitor, answers, collecting
 
-    async def early_kill(self, rate: float, seconds: float, turns: Turns) -> None:
+    async def early_kill(self, load: feed.Load, turns: Turns) -> None:
         """Let the monitor decide a load."""
         before = await counted(self._monitor)
-        load = await self._send(feed.Load(kafka=self._servers.kafka, rate=rate, seconds=seconds), turns)
-        await until_counted(self._monitor, before + load["interactions"] + load["posted"])
+        sent = await self._send(load, turns)
+        await until_counted(self._monitor, before + sent["interactions"] + sent["posted"])
 
-    async def plain_echo(self, rate: float, seconds: float, turns: Turns) -> None:
+    async def plain_echo(self, load: feed.Load, turns: Turns) -> None:
         """Let the echo answer the same."""
-        await self._send(feed.Load(kafka=self._servers.kafka, rate=rate, seconds=seconds, posted="echo_posted", interaction="echo_in"), turns)
+        await self._send(replace(load, posted="echo_posted", interaction="echo_in"), turns)
 
     async def _send(self, load: feed.Load, turns: Turns) -> dict[str, Any]:
         result = await feed.result(await feed.start(load))
@@ -162,15 +166,19 @@ class Contest:
         turns.loads.append(result)
         return result
 
-    async def at(self, rate: float, seconds: float, rounds: int) -> tuple[Turns, Turns]:
+    async def at(self, rate: float, seconds: float, rounds: int, busy_partitions: int) -> tuple[Turns, Turns]:
         """Let both take turns at one rate; return what the monitor and the echo did."""
-        await self.early_kill(rate, WARM_UP_SECONDS, Turns())
-        await self.plain_echo(rate, WARM_UP_SECONDS, Turns())
+
+        def load(seconds: float) -> feed.Load:
+            return feed.Load(kafka=self._servers.kafka, rate=rate, seconds=seconds, busy_partitions=busy_partitions)
+
+        await self.early_kill(load(WARM_UP_SECONDS), Turns())
+        await self.plain_echo(load(WARM_UP_SECONDS), Turns())
         ours, theirs = Turns(), Turns()
         for number in range(rounds):
             turns = [(self.early_kill, ours), (self.plain_echo, theirs)]
             for take_turn, found in turns if number % 2 == 0 else reversed(turns):
-                await take_turn(rate, seconds / rounds, found)
+                await take_turn(load(seconds / rounds), found)
         return ours, theirs
 
 
@@ -197,31 +205,32 @@ async def run(arguments: argparse.Namespace) -> Found:
             async with collect(servers.kafka, "variant_killed", "echo_out") as (answers, collecting):
                 contest = Contest(servers, monitor, answers, collecting)
                 for name in rates:
-                    rate = fastest / 2 if name == HALF and fastest else float(name)
-                    say(f"kill latency at {rate:,.0f} events/s")
-                    ours, theirs = (turns.summary() for turns in await contest.at(rate, arguments.seconds, arguments.rounds))
+                    rate = fastest / 2 if name == HALF and fastest else QUIET_RATE if name == QUIET else float(name)
+                    where = {HALF: "half the maximum, ", QUIET: "all in one partition, "}.get(name, "") + f"{rate:,.0f} events/s"
+                    say(f"kill latency at {where}")
+                    ours, theirs = (turns.summary() for turns in await contest.at(rate, arguments.seconds, arguments.rounds, int(name == QUIET)))
                     found[f"at_{name}"] = {"rate": rate, "early_kill_ms": ours, "plain_echo_ms": theirs}
-                    rows += _rows(f"half the maximum, {rate:,.0f}" if name == HALF else f"{rate:,.0f}", ours, theirs, GOALS[name == HALF])
+                    rows += _rows(where, ours, theirs, GOALS[name == HALF])
     return {"rows": rows, **found}
 
 
-def _rows(rate: str, ours: Any, theirs: Any, goals: tuple[float, float]) -> list[Found]:
+def _rows(where: str, ours: Any, theirs: Any, goals: tuple[float, float]) -> list[Found]:
     note = f"{ours['n']} kills, max {ours['max']} ms; echo p50 {theirs['p50']:.3g} ms, p99 {theirs['p99']:.3g} ms"
     if not (ours["is_rate_kept"] and theirs["is_rate_kept"]):
         note += f"; THE RATE WAS NOT KEPT: {[load['rate'] for load in (*ours['loads'], *theirs['loads'])]}"
-    what = f"kill latency at {rate} events/s"
+    what = f"kill latency at {where}"
     return [row(f"{what}, p50", ours["p50"], "ms"), row(f"{what}, p99", ours["p99"], "ms", at_least=goals[0], aim=goals[1], lower_is_better=True, note=note)]
 
 
 def _rate(text: str) -> str:
-    if text != HALF and not float(text) > 0:
+    if text not in {HALF, QUIET} and not float(text) > 0:
         raise ValueError(text)
     return text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this benchmark can be asked."""
-    parser.add_argument("--rate", type=_rate, action="append", metavar="N|half", help=f"interactions a second; may be repeated (default: {', '.join(RATES)})")
+    parser.add_argument("--rate", type=_rate, action="append", metavar="N|half|quiet", help=f"interactions a second; may be repeated (default: {', '.join(RATES)})")
     parser.add_argument("--seconds", type=float, default=60, help="how long each of the two is measured at each rate (default 60)")
     parser.add_argument("--rounds", type=int, default=3, help="times that they take turns at each rate (default 3)")
     parser.add_argument("--events", type=int, default=1_000_000, help=f"interactions of the backlog that `{HALF}` finds the maximum with (default 1,000,000)")
