@@ -20,13 +20,13 @@ from streams.database import check_schema, create_engine, ping
 from streams.logs import configure_logging
 from streams.metrics import Metrics
 from streams.monitor_worker import create_monitor
-from streams.persistence import persist
-from streams.persister import Persister
+from streams.outbound.target import target_of
 from streams.publishing import ApiPublisher
 from streams.settings import Settings
-from streams.sink import create_sink
+from streams.sink_worker import sink_app
 from streams.store import Store
 from streams.topics import check_topics
+from streams.web.auth import check_bind
 from streams.web.database import Database
 from streams.web.install import faust_web_options, install
 
@@ -54,7 +54,7 @@ def run_worker(settings: Settings, role: Role) -> int:
         The exit code: 0 after a signal.
 
     Raises:
-        Stop: The set-up is wrong: topics, partition counts, tokens.
+        Stop: The set-up is wrong: topics, partition counts, tokens, outbound calls.
     """
     configure_logging(settings)
     web_options: dict[str, Any] = {}
@@ -62,11 +62,13 @@ def run_worker(settings: Settings, role: Role) -> int:
         web_options = faust_web_options(settings)
         _require_free_port(settings)
     else:
+        target_of(settings)
+        check_bind(settings)
         asyncio.run(_check_database(settings))
     asyncio.run(_wait_for_kafka(settings))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    app = _monitor(settings, web_options) if role == "monitor" else _sink(settings)
+    app = _monitor(settings, web_options) if role == "monitor" else sink_app(settings, _fail, partial(_ready, settings))
     log.info("%s starts, consumer group %s", role, app.conf.id)
     try:
         Worker(app, loop=loop).execute_from_commandline()
@@ -140,9 +142,3 @@ def _monitor(settings: Settings, web_options: dict[str, Any]) -> faust.App:
     publisher = ApiPublisher(settings, worker.log, wall_clock)
     install(worker.app, settings=settings, live=worker.live, store=store, publish=publisher, metrics=metrics, kafka_ping=worker.log.ping)
     return worker.app
-
-
-def _sink(settings: Settings) -> faust.App:
-    engine = create_engine(settings)
-    persister = Persister(partial(persist, engine), clock_us=wall_clock)
-    return create_sink(settings, persister, Metrics(), wall_clock, _fail, partial(_ready, settings)).app

@@ -131,6 +131,9 @@ class Metrics:
             f"{_PREFIX}_outbound_calls", "Calls to another system that are to be made (pending) or were given up, over all sinks.", ["state"], registry=self.registry
         )
         self._oldest_call = Gauge(f"{_PREFIX}_outbound_oldest_seconds", "Since when the oldest pending call is to be made, over all sinks.", registry=self.registry)
+        self._stalled = Gauge(
+            f"{_PREFIX}_sink_stalled_seconds", "Since when the sink has records in hand and has written none of them; 0 with none in hand.", registry=self.registry
+        )
         self._swept = self._counter("posts_swept", "Scheduled posts of killed variants that the sink found runnable, and cancelled.")
         self._postgresql_up = Gauge(f"{_PREFIX}_postgresql_up", "1 if PostgreSQL answered the last time it was asked, else 0.", registry=self.registry)
         self._requests = self._counter("http_requests", "HTTP requests answered, by route and status.", "route", "method", "status")
@@ -228,6 +231,10 @@ class Metrics:
         self._calls.labels("pending").set(pending)
         self._calls.labels("given_up").set(given_up)
         self._oldest_call.set(oldest_seconds)
+
+    def watch_stalled(self, stalled: Callable[[], float]) -> None:
+        """Ask ``stalled`` at each scrape since when, in seconds, the sink has got nowhere with the records it has in hand."""
+        self._stalled.set_function(stalled)
 
     def swept(self, posts: int) -> None:
         """Count posts of killed variants that had become runnable."""

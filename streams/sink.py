@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -55,14 +55,22 @@ class Sink:
         self._metrics, self._clock, self._fail = metrics, clock, fail
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._advanced_at = 0.0
         self.unwritten: Counter[TP] = Counter()
+        self.is_assigned = False
 
     async def take(self, chunk: Chunk) -> None:
         """Begin to write a chunk; returns once there is room for the next."""
         await self._slots.acquire()
+        if not self._tasks:
+            self._advanced_at = time.monotonic()
         task = asyncio.get_running_loop().create_task(self._write(chunk))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def stalled_seconds(self) -> float:
+        """Return since when chunks have been under way and none was finished; 0 with none under way."""
+        return time.monotonic() - self._advanced_at if self._tasks else 0.0
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is under way, at most so long; the rest is delivered again after the next start."""
@@ -76,6 +84,7 @@ class Sink:
             records, chunk.records = chunk.records, []
             await self._write_batch(chunk.tp, records)
             chunk.ack()
+            self._advanced_at = time.monotonic()
         except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker
             self._fail(error)
         finally:
@@ -126,6 +135,14 @@ class SinkWorker:
     sink: Sink
     log: KafkaLog
 
+    def lag(self) -> Mapping[tuple[str, int], int]:
+        """Return the records not written yet, by (topic, partition), of what is fetched from."""
+        consumer = self.app.consumer
+        if not self.sink.is_assigned or not isinstance(consumer, ChunkedConsumer):
+            return {}
+        ends = {tp: consumer.highwater(tp) for tp in consumer.assignment()}
+        return {(tp.topic, tp.partition): max(0, end - _written(consumer, tp)) for tp, end in ends.items() if end is not None}
+
 
 def create_sink(
     settings: Settings, persister: Persister, metrics: Metrics, clock: Callable[[], int], fail: Callable[[BaseException], None], on_ready: Callable[[], None]
@@ -157,12 +174,14 @@ def create_sink(
     async def begin(_app: faust.App, **_: object) -> None:
         await kafka_log.start()
         consumer = app.consumer
+        sink.is_assigned = True
         if isinstance(consumer, ChunkedConsumer):
             consumer.may_fetch, consumer.on_fetched = may_fetch, fetched
         on_ready()
 
     async def start_over(_app: faust.App, revoked: object, **_: object) -> None:  # noqa: ARG001 - Faust's signature
         sink.unwritten.clear()
+        sink.is_assigned = False
 
     async def drain(_app: faust.App, **_: object) -> None:
         await sink.drain(seconds=5)
@@ -173,3 +192,10 @@ def create_sink(
     app.on_rebalance_complete.connect(begin)
     app.on_before_shutdown.connect(drain)
     return SinkWorker(app, sink, kafka_log)
+
+
+def _written(consumer: ChunkedConsumer, tp: TP) -> int:
+    """The offset up to which a partition is in PostgreSQL."""
+    ledger = consumer.ledgers.get(tp)
+    written = None if ledger is None else ledger.committable
+    return (consumer.committed(tp) or 0) if written is None else written

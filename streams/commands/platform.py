@@ -72,13 +72,18 @@ def demo(
 
 
 def worker(
-    role: Annotated[Role, typer.Option(help="monitor decides and serves the HTTP API; sink writes to PostgreSQL.")],
-    web_port: Annotated[int | None, typer.Option(help="Port of the monitor's HTTP API. [default: EARLY_KILL_WEB_PORT, or 6066]", **PORT)] = None,
+    role: Annotated[Role, typer.Option(help="monitor decides and serves the HTTP API; sink writes to PostgreSQL, and serves its health and metrics.")],
+    web_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of the monitor's HTTP API [default: EARLY_KILL_WEB_PORT, or 6066], or of the sink's health and metrics [default: EARLY_KILL_SINK_WEB_PORT, or 6065].", **PORT
+        ),
+    ] = None,
 ) -> int:
     """Run one worker against the Kafka and PostgreSQL of the configuration."""
     settings = load_settings()
     if web_port is not None:
-        settings = settings.model_copy(update={"web_port": web_port})
+        settings = settings.model_copy(update={"web_port" if role is Role.monitor else "sink_web_port": web_port})
     from streams.app import run_worker
 
     return run_worker(settings, role=role.value)

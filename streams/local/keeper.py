@@ -59,7 +59,7 @@ class Keeper:
         self._watches = [asyncio.ensure_future(self._watch(part)) for part in self._parts.all]
         await self._together(*(self._until_ready(worker) for worker in self._parts.workers))
         self._is_ready = True
-        self._say(f"monitors ({len(self._parts.monitors)}) and sink are ready after {time.monotonic() - began:.1f} s")
+        self._say(f"monitors ({len(self._parts.monitors)}) and sink are ready after {time.monotonic() - began:.1f} s; the sink's metrics: {self._parts.sink.metrics_url}")
         return self._write_endpoints()
 
     async def stop(self) -> None:

@@ -93,7 +93,8 @@ class Parts:
             )
             for i in range(options.workers)
         )
-        return cls(settings, kafka, postgres, monitors, WorkerProcess("sink", run_dir=run, log=logs / "sink.log", environment=environment))
+        sink_port = settings.sink_web_port if "sink_web_port" in settings.model_fields_set and settings.sink_web_port else free_port()
+        return cls(settings, kafka, postgres, monitors, WorkerProcess("sink", run_dir=run, log=logs / "sink.log", environment=environment, sink_port=sink_port))
 
     @property
     def workers(self) -> tuple[WorkerProcess, ...]:

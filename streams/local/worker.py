@@ -28,9 +28,21 @@ class WorkerProcess:
         environment: Its whole environment, but for what is its own: port, URL and readiness file.
         host: Address it is asked for readiness on; part of its URL.
         token: Bearer token to ask with, if the API wants one.
+        sink_port: Where a sink serves its health and metrics.
     """
 
-    def __init__(self, name: str, *, run_dir: Path, log: Path, environment: Mapping[str, str], web_port: int | None = None, host: str = LOOPBACK, token: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        run_dir: Path,
+        log: Path,
+        environment: Mapping[str, str],
+        web_port: int | None = None,
+        host: str = LOOPBACK,
+        token: str | None = None,
+        sink_port: int | None = None,
+    ) -> None:
         self.role: Literal["monitor", "sink"] = "sink" if web_port is None else "monitor"
         self.web_port = web_port
         self.host = host
@@ -39,12 +51,20 @@ class WorkerProcess:
         self._environment = {**environment, READY_FILE_VARIABLE: str(self._ready_file)}
         if web_port is not None:
             self._environment |= {"EARLY_KILL_WEB_PORT": str(web_port), "EARLY_KILL_WEB_URL": self.url}
+        if sink_port is not None:
+            self._environment["EARLY_KILL_SINK_WEB_PORT"] = str(sink_port)
+        self.sink_port = sink_port
         self.child = Child(name, run_dir / f"{name}.pid", log, marker(run_dir, name))
 
     @property
     def url(self) -> str:
         """Base URL of its HTTP API."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.web_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where it serves its metrics."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.web_port or self.sink_port}/metrics"
 
     def start(self) -> None:
         """Start it and return at once."""

@@ -66,9 +66,10 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _secret(settings: Settings) -> SecretStr:
-    if (settings.outbound_secret is None) == (settings.outbound_secret_file is None):
+    given = settings.outbound_secret is not None and bool(settings.outbound_secret.get_secret_value().strip())
+    if given == (settings.outbound_secret_file is not None):
         raise Stop("EARLY_KILL_OUTBOUND_URL needs a secret: set either EARLY_KILL_OUTBOUND_SECRET or EARLY_KILL_OUTBOUND_SECRET_FILE")
-    if settings.outbound_secret is not None:
+    if given and settings.outbound_secret is not None:
         secret = settings.outbound_secret.get_secret_value().strip()
     else:
         try:

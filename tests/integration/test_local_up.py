@@ -116,7 +116,9 @@ def test_everything_comes_up_and_goes_within_15_seconds(up: Up):
         assert len(endpoints["web"]) == 2
         assert all(is_running(pid) for pid in endpoints["pids"].values())
         began = time.monotonic()
-        code, out, _ = up.end(signal.SIGTERM if attempt else signal.SIGINT)
+        sink_port = psutil.Process(endpoints["pids"]["sink"]).environ()["EARLY_KILL_SINK_WEB_PORT"]
+        code, out, said = up.end(signal.SIGTERM if attempt else signal.SIGINT)
+        assert f"the sink's metrics: http://127.0.0.1:{sink_port}/metrics" in said
         assert time.monotonic() - began < 15
         assert code == 0
         assert json.loads(out) == endpoints

@@ -47,6 +47,18 @@ def test_every_monitor_needs_a_token():
         assert environment["EARLY_KILL_WEB_URL"] == f"http://{name}:6066"
 
 
+def test_the_sink_needs_a_token():
+    """It listens on all addresses too, for Prometheus."""
+    environment = OURS["sink"]["environment"]
+    assert environment["EARLY_KILL_WEB_HOST"] == "0.0.0.0"  # noqa: S104 -- inside a container
+    assert ":?" in environment["EARLY_KILL_READ_TOKENS"]
+    targets = [
+        target for job in yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"] for group in job["static_configs"] for target in group["targets"]
+    ]
+    assert targets == ["monitor-0:6066", "monitor-1:6066", "sink:6065"]
+    assert OURS["sink"]["command"][-1] == "6065"
+
+
 def test_every_published_port_is_on_the_loopback_address():
     """Nothing of it is meant for the network as it is."""
     assert all(port.startswith("127.0.0.1:") for service in COMPOSE["services"].values() for port in service.get("ports", []))

@@ -76,7 +76,8 @@ def test_the_secret_comes_from_one_place(tmp_path: Path):
     target = target_of(settings(outbound_secret=None, outbound_secret_file=file))
     assert target is not None
     assert target.secret.get_secret_value() == SECRET
-    for wrong in ({"outbound_secret": None}, {"outbound_secret_file": file}):
+    assert target_of(settings(outbound_secret="", outbound_secret_file=file)) == target
+    for wrong in ({"outbound_secret": None}, {"outbound_secret": ""}, {"outbound_secret_file": file}):
         with pytest.raises(Stop, match="either EARLY_KILL_OUTBOUND_SECRET or EARLY_KILL_OUTBOUND_SECRET_FILE"):
             target_of(settings(**wrong))
     with pytest.raises(Stop, match="EARLY_KILL_OUTBOUND_SECRET_FILE cannot be read: No such file"):
