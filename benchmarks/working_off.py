@@ -97,6 +97,14 @@ async def work_off(servers: Servers, monitors: Sequence[Monitor], backlog: Backl
     )
 
 
+def changelog_bytes(servers: Servers, app_id: str) -> int:
+    """Return the bytes on disk of a group's changelogs: its log segments' sizes, batches' headers included.
+
+    Nothing is missing from them as long as no partition's log has grown over its first segment (256 MiB): only closed ones are compacted.
+    """
+    return sum(file.stat().st_size for file in (servers.home / "kafka" / "data").glob(f"{app_id}-*-changelog-*/*.log"))
+
+
 def _look(servers: Servers, monitors: Sequence[Monitor], metrics: Sequence[Mapping[str, float]], topic: str) -> Look:
     return Look(
         at=time.monotonic(),
