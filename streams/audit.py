@@ -19,7 +19,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         actor: Who or what did it: a part of this system, or the name behind a token.
-        action: What was done, in the past tense: ``session_started``, ``session_ended``, ``variant_killed``, ``posts_cancelled``, ``variant_revived``, …
+        action: What was done, in the past tense: ``session_started``, ``session_ended``, ``variant_killed``, ``posts_cancelled``, ``variant_revived``, ``call_confirmed``,
+            ``call_given_up``, ``calls_withdrawn``, …
         request_id: Of the call that asked for it, if one did.
         facts: JSON object; what it acted on.
         at: RFC 3339; the transaction's clock if None.

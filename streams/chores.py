@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from models.errors import Retry
+from models.errors import Reject, Retry
 
 AWAY_SECONDS = 2.0
 """Pause before another try while PostgreSQL is away."""
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 
 async def keep_doing(what: str, step: Callable[[], Awaitable[float]], fail: Callable[[BaseException], None], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-    """Do ``step`` until cancelled, with the pause in seconds that it returns. An outage is waited out, with one line each way.
+    """Do ``step`` until cancelled, with the pause in seconds that it returns. What keeps it from it is waited out, with one line each way.
 
     Args:
         what: In a few words, as the subject of a line in the log.
-        step: Raises ``Retry`` for what passes.
+        step: Raises ``Retry`` for what passes, and ``Reject`` for rows that PostgreSQL refuses to change: no reason to stop writing records.
         fail: Called with any other error.
         sleep: Pauses for seconds.
     """
@@ -27,7 +27,7 @@ async def keep_doing(what: str, step: Callable[[], Awaitable[float]], fail: Call
     while True:
         try:
             pause = await step()
-        except Retry as error:
+        except (Retry, Reject) as error:
             if not is_away:
                 log.warning("%s has to wait: %s", what, error)
             is_away, pause = True, AWAY_SECONDS

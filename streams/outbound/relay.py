@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from models.errors import Retry
+from models.errors import Reject, Retry
 from streams.outbound.pending import Backlog, Claimed, Outcome, State
 from streams.outbound.sending import AT_ONCE
 
@@ -155,7 +155,7 @@ class Relay:
         while True:
             try:
                 return await self._calls.settle(call, outcome, pause)
-            except Retry as error:
+            except (Retry, Reject) as error:
                 if self._clock() + SETTLE_PAUSE_SECONDS >= until:
                     log.warning("outbound call %d (%s) is made again, its outcome cannot be written down: %s", call.id, call.idempotency_key, error)
                     return None

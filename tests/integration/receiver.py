@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import struct
@@ -41,32 +42,46 @@ class Receiver:
         self.bitten: Counter[str] = Counter()
         self._behave, self._slow_seconds = behave, slow_seconds
         self._known: set[str] = set()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self._reopening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        self._open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._reopening is not None:
             await self._reopening
         self._close()
+        await asyncio.gather(*self._serving)
 
-    async def _open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+    def _open(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.settimeout(0)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        """By hand: asyncio's own servers lose a connection that comes while they are closed."""
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            task = asyncio.create_task(self._serve(connection))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
 
     async def refuse_for(self, seconds: float) -> None:
         """Let nobody in for a while: connections are refused."""
         self._close()
         await asyncio.sleep(seconds)
-        await self._open()
+        self._open()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
         try:
             request = await _read(reader)
             self.requests.append(request)
@@ -120,7 +135,7 @@ async def _read(reader: asyncio.StreamReader) -> Request:
 async def _say(writer: asyncio.StreamWriter, what: str) -> None:
     status, _, header = what.partition(" ")
     phrase = HTTPStatus(int(status)).phrase
-    writer.write(f"HTTP/1.1 {status} {phrase}\r\nContent-Length: 2\r\n{f'{header}{chr(13)}{chr(10)}' if header else ''}\r\nno".encode())
+    writer.write(f"HTTP/1.1 {status} {phrase}\r\nContent-Length: 2\r\nConnection: close\r\n{f'{header}{chr(13)}{chr(10)}' if header else ''}\r\nno".encode())
     await writer.drain()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql as compose
 
+from streams.local.kafka import KafkaServer
 from streams.settings import Settings
 from streams.store import migrate
 from streams.topics import ensure_topics
@@ -72,6 +75,23 @@ async def test_a_sink_shows_its_health_readiness_and_metrics(settings: Settings,
             connection.execute(compose.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
         await until_ready(system)
         assert system.sink.stop() == 0
+
+
+@pytest.mark.faults
+async def test_a_sink_without_kafka_is_not_ready(settings: Settings, kafka: KafkaServer, tmp_path: Path):
+    """Though it is alive; it goes on by itself when Kafka does."""
+    async with running(settings, tmp_path) as system:
+        await until_ready(system)
+        assert kafka.child.pid is not None
+        os.kill(kafka.child.pid, signal.SIGSTOP)
+        try:
+            told = await until_ready(system, is_ready=False)
+            assert (told["kafka"], told["postgresql"]) == ("away", "up")
+            assert await system.call(system.sink, "GET", "/health") == (200, {"status": "ok"})
+        finally:
+            os.kill(kafka.child.pid, signal.SIGCONT)
+        await until_ready(system, seconds=60)
+        await kill(system, fresh("v"))
 
 
 async def test_a_kill_is_told_also_when_the_sink_is_killed_in_mid_call(settings: Settings, tmp_path: Path):

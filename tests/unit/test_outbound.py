@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from models.errors import Retry, Stop
+from models.errors import Reject, Retry, Stop
 from streams.chores import AWAY_SECONDS, keep_doing
 from streams.outbound.messages import idempotency_key, signature
 from streams.outbound.relay import pause_seconds
@@ -161,7 +161,7 @@ def test_pauses_double_from_a_second_to_five_minutes(attempt: int, jitter: float
 async def test_a_chore_waits_out_an_outage_and_stops_at_a_mistake(caplog: pytest.LogCaptureFixture):
     """One line when it begins, one when it is over; what cannot be waited out is handed on, and the chore is over."""
     caplog.set_level("INFO")
-    script: list[Exception | float] = [0.5, Retry("away"), Retry("away"), 0.5, Stop("wrong")]
+    script: list[Exception | float] = [0.5, Retry("away"), Reject("refused"), 0.5, Stop("wrong")]
     pauses: list[float] = []
     failures: list[BaseException] = []
 
