@@ -15,6 +15,8 @@ from models.errors import Stop
 
 LOOK_SECONDS = 0.2
 LONGEST_SECONDS = 900.0
+STUCK_SECONDS = 60.0
+"""After so long without one more interaction read, it is given up."""
 SAMPLES = 12
 """Variants whose counts are looked at, bad ones among them."""
 
@@ -72,13 +74,17 @@ async def work_off(servers: Servers, monitors: Sequence[Monitor], backlog: Backl
     looks: list[Look] = []
     until = time.monotonic() + LONGEST_SECONDS
     topic = f"{backlog.prefix}interaction"
+    moved = 0.0
     metrics: list[Mapping[str, float]] = []
     while not looks or not _is_done(looks[-1], backlog):
         await asyncio.sleep(LOOK_SECONDS)
         metrics = list(await asyncio.gather(*(monitor.metrics() for monitor in monitors)))
         looks.append(_look(servers, monitors, metrics, topic))
-        if looks[-1].at > until:
-            raise Stop(f"after {LONGEST_SECONDS:g} s {looks[-1].read} of {backlog.events} interactions are read: {monitors[0].process.child.last_words()}")
+        moved = looks[-1].at if len(looks) == 1 or looks[-1].total > looks[-2].total else moved
+        if looks[-1].at > min(until, moved + STUCK_SECONDS):
+            state = f"{looks[-1].owned} of {backlog.partitions} partitions are owned, {looks[-1].lag:,.0f} records are left"
+            words = " ".join(monitor.process.child.last_words(1) for monitor in monitors)
+            raise Stop(f"monitors have read {looks[-1].read} of {backlog.events} interactions and no more come; {state}: {words}")
     await check(monitors, metrics, backlog, looks[-1].total - backlog.events)
     whole = [look for look in looks if all(look.read) and look.owned == backlog.partitions]
     inner = [look for look in whole if look.total < backlog.events]
