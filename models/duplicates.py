@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Iterable
 
 from models.ids import event_hash
@@ -14,6 +13,8 @@ TAIL = 32
 """This many ids still travel inside the session's own state; more become a segment, written once."""
 SEGMENT_LIMIT = 8_192
 """Most ids in one segment (64 KiB)."""
+FEW = 16
+"""Up to so many ids are searched one by one: most sessions never have more, and a set costs each of them 700 bytes."""
 
 
 class EventIds:
@@ -22,37 +23,47 @@ class EventIds:
     Attributes:
         tail: Hashes that no segment holds yet, oldest first.
         first: Number of the oldest segment still needed.
-        segments: Hashes of segment ``first``, ``first + 1``, …, oldest first.
+        segments: Packed hashes of segment ``first``, ``first + 1``, …, oldest first.
+        known: All of them; None while there are at most ``FEW``, all of which are in the tail then.
     """
 
-    __slots__ = ("_known", "first", "segments", "tail")
+    __slots__ = ("first", "known", "segments", "tail")
 
     def __init__(self, tail: Iterable[int] = (), first: int = 0, segments: Iterable[bytes] = ()) -> None:
-        self.tail = array("Q", tail)
+        self.tail = list(tail)
         self.first = first
-        self.segments: deque[array[int]] = deque()
-        self._known = set(self.tail)
-        for packed in segments:
-            hashes = array("Q")
-            hashes.frombytes(packed)
-            self.segments.append(hashes)
-            self._known.update(hashes)
+        self.segments = list(segments)
+        self.known: set[int] | None = None
+        if self.segments or len(self.tail) > FEW:
+            self.known = set(self.tail)
+            for packed in self.segments:
+                self.known.update(_unpacked(packed))
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self.tail if self.known is None else self.known)
 
-    def reserve(self, event_id: str) -> bool:
-        """Remember ``event_id``; return False if it was known already."""
-        value = event_hash(event_id)
-        if value in self._known:
+    def reserve(self, value: int) -> bool:
+        """Remember the ``event_hash`` of an event id; return False if it was known already."""
+        known = self.known
+        if known is None:
+            if value in self.tail:
+                return False
+            if len(self.tail) == FEW:
+                self.known = {*self.tail, value}
+        elif value in known:
             return False
-        self._known.add(value)
+        else:
+            known.add(value)
         self.tail.append(value)
         return True
 
     def knows(self, event_id: str) -> bool:
         """Tell whether ``event_id`` has counted."""
-        return event_hash(event_id) in self._known
+        return event_hash(event_id) in (self.tail if self.known is None else self.known)
+
+    def packed_tail(self) -> bytes:
+        """Return the hashes that no segment holds, 8 bytes each."""
+        return array("Q", self.tail).tobytes()
 
     def seal(self) -> tuple[list[tuple[int, bytes]], list[int]]:
         """Move a tail that has grown beyond ``TAIL`` into segments, and forget the oldest segments beyond ``REMEMBERED``.
@@ -62,15 +73,21 @@ class EventIds:
             numbers of segments that may go once that state is written.
         """
         written: list[tuple[int, bytes]] = []
-        if len(self.tail) > TAIL:
-            for start in range(0, len(self.tail), SEGMENT_LIMIT):
-                hashes = self.tail[start : start + SEGMENT_LIMIT]
-                written.append((self.first + len(self.segments), hashes.tobytes()))
-                self.segments.append(hashes)
-            self.tail = array("Q")
         dropped: list[int] = []
-        while self.segments and len(self._known) - len(self.segments[0]) >= REMEMBERED:
-            self._known.difference_update(self.segments.popleft())
+        if len(self.tail) > TAIL:
+            self.known = self.known or set(self.tail)
+            for start in range(0, len(self.tail), SEGMENT_LIMIT):
+                packed = array("Q", self.tail[start : start + SEGMENT_LIMIT]).tobytes()
+                written.append((self.first + len(self.segments), packed))
+                self.segments.append(packed)
+            self.tail = []
+        known = self.known
+        while known is not None and self.segments and len(known) - len(self.segments[0]) // 8 >= REMEMBERED:
+            known.difference_update(_unpacked(self.segments.pop(0)))
             dropped.append(self.first)
             self.first += 1
         return written, dropped
+
+
+def _unpacked(packed: bytes) -> memoryview:
+    return memoryview(packed).cast("Q")

@@ -238,7 +238,7 @@ def parse_variant_posted(value: bytes | None, key: bytes | None, append_us: int,
 
 def posting(message: VariantPosted, append_us: int, defaults: Defaults) -> Posting:
     """Fill in what ``message`` leaves to the defaults; raises as ``parse_variant_posted``."""
-    policy = Policy(
+    policy = Policy.of(
         expected_engagement_rate=_or(message.expected_engagement_rate, defaults.expected_engagement_rate),
         kill_threshold=_or(message.kill_threshold, defaults.kill_threshold),
         min_interactions=_or(message.min_interactions, defaults.min_interactions),

@@ -9,6 +9,8 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 from models.errors import Reject
 
+MILLISECOND = 1_000
+"""Microseconds in a millisecond."""
 SECOND = 1_000_000
 """Microseconds in a second."""
 MINUTE = 60 * SECOND

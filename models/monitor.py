@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from models.events import Interaction, Posting, Stop
 from models.moments import FUTURE_LIMIT, MINUTE, SECOND
 from models.policy import STOP_REASON
 from models.session import End, Origin, Outcome, Result, Session
+from models.sessions import Sessions
 from models.waiting import Waiter, Waiting
 
 
@@ -76,10 +77,10 @@ class PartitionMonitor:
     control_topic: str = "monitoring_control"
     posted_topic: str = "variant_posted"
     position: int = -1
-    sessions: dict[str, dict[str, Session]] = field(default_factory=dict)
+    sessions: Sessions = field(default_factory=Sessions)
     waiting: Waiting = field(default_factory=Waiting)
     emissions: list[Emission] = field(default_factory=list)
-    changed: dict[int, Session] = field(default_factory=dict)
+    changed: list[Session] = field(default_factory=list)
     deleted: list[Session] = field(default_factory=list)
     wants_flush: bool = False
     has_pushed_out: bool = False
@@ -92,11 +93,11 @@ class PartitionMonitor:
 
     def post(self, posting: Posting, offset: int, append_us: int, key: bytes | None, value: bytes | None, now: int) -> Result:
         """Fold one ``variant_posted``: start its session, and apply the interactions that waited for it, in order of arrival."""
-        siblings = self.sessions.get(posting.variant_id, {})
-        known = siblings.get(posting.post_id)
+        known = self.sessions.find(posting.variant_id, posting.post_id)
         if known is not None:
             return Result.REDELIVERED if offset <= known.posted_offset else Result.DUPLICATE
-        floor = max([self.position, *(session.applied for session in siblings.values())])
+        siblings = self.sessions.of(posting.variant_id)
+        floor = max([self.position, *(session.applied for session in siblings)])
         session = Session.start(posting, offset, self.position, floor)
         if append_us > session.forget_at:
             self.emissions.append(Rejected(self.posted_topic, offset, append_us, key, value, "posted more than a day after its own deadline"))
@@ -105,7 +106,7 @@ class PartitionMonitor:
         may_have_missed_some = self.has_pushed_out or append_us >= posting.posted_at - FUTURE_LIMIT + self.limits.wait
         session.by_order = bool(siblings) or may_have_missed_some
         self._keep(session)
-        self.changed[id(session)] = session
+        self.note_change(session)
         self.emissions.append(Started(session))
         for waiter in self.waiting.take(posting.variant_id, lambda waiter: _belongs(waiter.event, session)):
             self.resolved.append((self._count(session, waiter.event, waiter.offset, waiter.append_us, now), waiter.restored))
@@ -115,14 +116,10 @@ class PartitionMonitor:
         """Fold one ``interaction``. ``key`` and ``value`` are the record's, as they came; moments in microseconds."""
         if offset > self.position:  # noqa: PLR1730 - max() would cost every record a call
             self.position = offset
-        siblings = self.sessions.get(event.variant_id)
-        session: Session | None
-        if siblings is None:
-            session = None
-        elif event.post_id is not None:
-            session = siblings.get(event.post_id)
+        if event.post_id is not None:
+            session = self.sessions.find(event.variant_id, event.post_id)
         else:
-            session = _latest_holding(siblings.values(), event.occurred_at, offset)
+            session = _latest_holding(self.sessions.of(event.variant_id), event.occurred_at, offset)
         if session is None:
             return self._wait(event, offset, append_us, key, value)
         if offset <= session.applied:
@@ -132,7 +129,7 @@ class PartitionMonitor:
     def stop(self, stop: Stop, offset: int, append_us: int, now: int) -> Result:
         """Fold one stop: it ends the active sessions it names, at its append time."""
         stopped = False
-        for session in self.sessions.get(stop.variant_id, {}).values():
+        for session in self.sessions.of(stop.variant_id):
             if session.end is None and stop.post_id in (None, session.post_id):
                 origin = Origin(self.control_topic, self.partition, offset, append_us)
                 self._finish(session, End(Outcome.STOPPED, STOP_REASON, append_us, now, origin, "stopped"))
@@ -189,11 +186,8 @@ class PartitionMonitor:
             if session.end_pending or session.start_pending:
                 break
             heapq.heappop(self._ended)
-            siblings = self.sessions[session.variant_id]
-            del siblings[session.post_id]
-            if not siblings:
-                del self.sessions[session.variant_id]
-            self.changed.pop(id(session), None)
+            self.sessions.remove(session)
+            session.is_changed = False
             self.deleted.append(session)
             done += 1
         return done >= limit
@@ -221,9 +215,17 @@ class PartitionMonitor:
 
     def take_changes(self) -> tuple[list[Session], list[Session]]:
         """Return the sessions whose state is to be written, and those whose state is to be deleted, and forget both."""
-        changed, deleted = list(self.changed.values()), self.deleted
-        self.changed, self.deleted = {}, []
+        changed, deleted = [session for session in self.changed if session.is_changed], self.deleted
+        self.changed, self.deleted = [], []
+        for session in changed:
+            session.is_changed = False
         return changed, deleted
+
+    def note_change(self, session: Session) -> None:
+        """Have the state of ``session`` written with the next ``take_changes``."""
+        if not session.is_changed:
+            session.is_changed = True
+            self.changed.append(session)
 
     def acknowledged(self, emission: Started | Ended) -> None:
         """Learn that an emission has arrived: it need not come again after a crash."""
@@ -232,7 +234,7 @@ class PartitionMonitor:
             session.start_pending = False
         else:
             session.end_pending = False
-        self.changed[id(session)] = session
+        self.note_change(session)
 
     def restore(self, sessions: Iterable[Session], waiters: Iterable[Waiter]) -> None:
         """Take over what an earlier process left; what it may not have told is emitted again."""
@@ -245,38 +247,34 @@ class PartitionMonitor:
         for waiter in waiters:
             self.waiting.add(waiter)
             # Whoever was to have it has taken it: its segment is deleted only after the session's state is written.
-            if any(_belongs(waiter.event, session) for session in self.sessions.get(waiter.event.variant_id, {}).values()):
+            if any(_belongs(waiter.event, session) for session in self.sessions.of(waiter.event.variant_id)):
                 self.waiting.take(waiter.event.variant_id, lambda other, this=waiter: other is this)  # type: ignore[misc]
 
-    def all_sessions(self) -> Iterator[Session]:
-        """Yield every session this partition holds, ended ones too, in no order."""
-        for siblings in self.sessions.values():
-            yield from siblings.values()
-
     def _keep(self, session: Session) -> None:
-        self.sessions.setdefault(session.variant_id, {})[session.post_id] = session
+        self.sessions.add(session)
         if session.end is None:
             self.active_count += 1
-            heapq.heappush(self._deadlines, (session.deadline, id(session), session))
+            heapq.heappush(self._deadlines, (session.deadline, session.posted_offset, session))
         else:
-            heapq.heappush(self._ended, (session.forget_at, id(session), session))
+            heapq.heappush(self._ended, (session.forget_at, session.posted_offset, session))
 
     def _count(self, session: Session, event: Interaction, offset: int, append_us: int, now: int) -> Result:
         result = session.count(event, offset, append_us, self.interaction_topic, self.partition, now, self.limits.grace)
         if result is Result.COUNTED:
-            self.changed[id(session)] = session
+            self.note_change(session)
             if session.end is not None:  # it was active, or the event would not have counted
-                self._announce_end(session)
+                self.announce_end(session)
         return result
 
     def _finish(self, session: Session, end: End) -> None:
         session.finish(end)
-        self.changed[id(session)] = session
-        self._announce_end(session)
+        self.note_change(session)
+        self.announce_end(session)
 
-    def _announce_end(self, session: Session) -> None:
+    def announce_end(self, session: Session) -> None:
+        """Tell that a session has just ended."""
         self.active_count -= 1
-        heapq.heappush(self._ended, (session.forget_at, id(session), session))
+        heapq.heappush(self._ended, (session.forget_at, session.posted_offset, session))
         self.emissions.append(Ended(session))
 
     def _wait(self, event: Interaction, offset: int, append_us: int, key: bytes | None, value: bytes | None) -> Result:
@@ -286,9 +284,9 @@ class PartitionMonitor:
         return Result.WAITING
 
     def _give_up(self, waiter: Waiter) -> None:
-        siblings = self.sessions.get(waiter.event.variant_id)
+        siblings = self.sessions.of(waiter.event.variant_id)
         if siblings and waiter.event.post_id is None:
-            earliest = min(session.posted_at for session in siblings.values())
+            earliest = min(session.posted_at for session in siblings)
             self.resolved.append((Result.EARLY if waiter.event.occurred_at < earliest else Result.LATE, waiter.restored))
             return
         self.resolved.append((Result.DEAD_LETTER, waiter.restored))

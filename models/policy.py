@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from models.moments import minutes
 
@@ -27,6 +28,8 @@ class Policy:
         min_interactions: Interactions before the first kill, inclusive.
         timeout_minutes: Length of the monitoring window.
         rule: Name of the rule that judges, a key of ``models.rules.RULES``.
+        kill_rate: The line: a rate strictly below it is too low.
+        timeout: The window's length in microseconds.
     """
 
     expected_engagement_rate: float = 0.06
@@ -34,16 +37,18 @@ class Policy:
     min_interactions: int = 10
     timeout_minutes: float = 10
     rule: str = "ratio"
+    kill_rate: float = field(init=False, compare=False, repr=False)
+    timeout: int = field(init=False, compare=False, repr=False)
 
-    @property
-    def kill_rate(self) -> float:
-        """The line: a rate strictly below it is too low."""
-        return self.kill_threshold * self.expected_engagement_rate
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kill_rate", self.kill_threshold * self.expected_engagement_rate)
+        object.__setattr__(self, "timeout", minutes(self.timeout_minutes))
 
-    @property
-    def timeout(self) -> int:
-        """The window's length in microseconds."""
-        return minutes(self.timeout_minutes)
+    @staticmethod
+    @lru_cache(maxsize=1_024, typed=True)
+    def of(expected_engagement_rate: float, kill_threshold: float, min_interactions: int, timeout_minutes: float, rule: str) -> Policy:
+        """Return a policy; sessions with equal ones share it."""
+        return Policy(expected_engagement_rate, kill_threshold, min_interactions, timeout_minutes, rule)
 
     @property
     def kill_reason(self) -> str:

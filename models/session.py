@@ -13,7 +13,7 @@ from models.engagement import Engagement
 from models.events import Interaction, Posting
 from models.moments import DAY
 from models.policy import Policy
-from models.rules import RULES, Kill
+from models.rules import RULES, Kill, Rule
 from models.views import SessionView
 
 
@@ -60,7 +60,7 @@ class End:
     label: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Session:
     """The state of one session. It is told what happened and answers what follows; it performs nothing.
 
@@ -72,6 +72,9 @@ class Session:
             variant may have taken some, or the post came so late that an interaction may have been given up before.
         start_pending: Its start has not been acknowledged on ``monitoring_record`` yet.
         end_pending: Likewise its end.
+        older: The next session of the same variant in its partition, in no order that matters.
+        is_changed: Its state has changed since it was last written down.
+        rule: Judges its counts; the one that ``policy`` names.
     """
 
     variant_id: str
@@ -91,6 +94,12 @@ class Session:
     end_pending: bool = False
     source: str | None = None
     metadata: dict[str, Any] | None = None
+    older: Session | None = field(default=None, repr=False)
+    is_changed: bool = False
+    rule: Rule = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.rule = RULES[self.policy.rule]
 
     @classmethod
     def start(cls, posting: Posting, offset: int, applied: int, floor: int) -> Session:
@@ -150,11 +159,8 @@ class Session:
         missed = self._missed(moment, append_us, grace)
         if missed is not None:
             return missed
-        if event.event_id is not None:
-            if self.event_ids is None:
-                self.event_ids = EventIds()
-            if not self.event_ids.reserve(event.event_id):
-                return Result.DUPLICATE
+        if event.event_id is not None and not self.reserve(ids.event_hash(event.event_id)):
+            return Result.DUPLICATE
         if event.totals is None:
             self.counts.add(event.kind, event.count)
         else:
@@ -163,10 +169,20 @@ class Session:
             self.applied = offset
         if event.post_id is None:
             self.by_order = True
-        verdict = RULES[self.policy.rule](self.counts, self.policy)
-        if isinstance(verdict, Kill):
-            self.finish(End(Outcome.KILLED, verdict.reason, moment, now, Origin(origin_topic, partition, offset, moment), verdict.label))
+        self.judge(Origin(origin_topic, partition, offset, moment), now)
         return Result.COUNTED
+
+    def reserve(self, value: int) -> bool:
+        """Remember the hash of an event id that counts; False if it has counted before."""
+        if self.event_ids is None:
+            self.event_ids = EventIds()
+        return self.event_ids.reserve(value)
+
+    def judge(self, origin: Origin, now: int) -> None:
+        """Ask the rule, after the event at ``origin`` has counted, and end the session if it says so; ``now`` is wall clock."""
+        verdict = self.rule(self.counts, self.policy)
+        if isinstance(verdict, Kill):
+            self.finish(End(Outcome.KILLED, verdict.reason, origin.occurred_at, now, origin, verdict.label))
 
     def _missed(self, moment: int, append_us: int, grace: int) -> Result | None:
         """Say why an event cannot count; None if it may. A session that timed out still tells early and late events apart."""

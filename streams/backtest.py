@@ -156,7 +156,7 @@ class _Log:
         while self._monitor.tick(END_OF_TIME, self._latest):
             self._look_at_emissions()
         self._look_at_emissions()
-        sessions = sorted(self._monitor.all_sessions(), key=lambda session: session.posted_offset)
+        sessions = sorted(self._monitor.sessions, key=lambda session: session.posted_offset)
         return Outcomes([Decided(session, self._line_that_decided(session)) for session in sessions], self._without_post)
 
     def _look_at_emissions(self) -> None:

@@ -15,8 +15,9 @@ from msgspec import Meta
 
 from models.engagement import KIND_INDEX
 from models.errors import Reject
-from models.events import Interaction, parse_interaction
-from models.moments import EARLIEST, FUTURE_LIMIT, SECOND, format_moment, parse_moment
+from models.events import COUNT_LIMIT, Interaction, parse_interaction
+from models.moments import EARLIEST, FUTURE_LIMIT, MILLISECOND, format_moment, parse_moment
+from streams.seconds import USUAL_LENGTH, whole_seconds
 
 DEAD_LETTER_BYTES = 4 * 1024
 """So much of a key or value goes into a dead letter. Source: contract, section 2."""
@@ -28,7 +29,7 @@ _Id = Annotated[str, Meta(min_length=1, max_length=200)]
 class _Increment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     variant_id: _Id
     kind: str
-    count: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    count: Annotated[int, Meta(ge=1, le=COUNT_LIMIT)] | None = None
     post_id: _Id | None = None
     occurred_at: str | int | float | None = None
     event_id: _Id | None = None
@@ -38,9 +39,6 @@ class _Increment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fal
 
 _decode = msgspec.json.Decoder(_Increment).decode
 _encode = msgspec.json.Encoder().encode
-_USUAL_LENGTH = len("2019-11-29T12:45:13.822505Z")
-_seconds: dict[str, int] = {}
-_SECONDS_KEPT = 100_000
 
 
 def decode_interaction(value: bytes | None, key: bytes | None, append_us: int) -> Interaction:
@@ -67,16 +65,8 @@ def decode_interaction(value: bytes | None, key: bytes | None, append_us: int) -
 
 
 def _moment(raw: str | float) -> int:
-    """Read a moment; of the usual ``2019-11-29T12:45:13.822505Z`` the whole second is remembered, for its neighbours share it."""
-    if isinstance(raw, str) and len(raw) == _USUAL_LENGTH and raw[19] == "." and raw[26] == "Z":
-        digits = raw[20:26]
-        if digits.isascii() and digits.isdigit():
-            second = _seconds.get(raw[:19])
-            if second is None:
-                if len(_seconds) >= _SECONDS_KEPT:
-                    _seconds.clear()
-                second = _seconds[raw[:19]] = parse_moment(raw[:19] + "Z")
-            return second + int(digits)
+    if isinstance(raw, str) and len(raw) == USUAL_LENGTH and raw[26] == "Z" and (digits := raw[20:26]).isdigit() and digits.isascii():
+        return whole_seconds[raw[:20]] + int(digits)
     return parse_moment(raw)
 
 
@@ -97,7 +87,7 @@ def dead_letter(topic: str, partition: int, offset: int, append_us: int, key: by
         "topic": topic,
         "partition": partition,
         "offset": offset,
-        "timestamp": append_us // 1_000,
+        "timestamp": append_us // MILLISECOND,
         "key_base64": _head(key),
         "value_base64": _head(value),
         "key_size": None if key is None else len(key),
@@ -119,4 +109,4 @@ def encode_json(value: object) -> bytes:
 
 def microseconds(timestamp_ms: int) -> int:
     """Return a Kafka timestamp as microseconds since the epoch."""
-    return timestamp_ms * (SECOND // 1_000)
+    return timestamp_ms * MILLISECOND

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 from models.errors import Reject
 from models.events import parse_stop, parse_variant_posted
+from models.increments import fold_increments
 from models.monitor import PartitionMonitor
 from models.policy import Defaults
 from models.session import Result
 from streams.codec import decode_interaction, microseconds
+from streams.increments import decode_increments
+from streams.ports import Incoming
 
 log = logging.getLogger(__name__)
 
 
-class Incoming(Protocol):
-    """A record as the consumer delivers it; ``timestamp`` is its append time in milliseconds."""
-
-    @property
-    def offset(self) -> int: ...  # noqa: D102
-    @property
-    def timestamp(self) -> int: ...  # noqa: D102
-    @property
-    def key(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def value(self) -> bytes | None: ...  # noqa: D102
-
-
 FoldOne = Callable[[PartitionMonitor, Incoming, int, Defaults, int], Result]
-Fold = Callable[[PartitionMonitor, str, Sequence[Incoming], Defaults, int], Counter[Result]]
+Fold = Callable[[PartitionMonitor, str, Sequence[Incoming], Defaults, int], Mapping[Result, int]]
+
+FEW = 8
+"""So few records are not worth to be searched for those that are out of the ordinary."""
 
 
 def _fold_posted(monitor: PartitionMonitor, record: Incoming, append_us: int, defaults: Defaults, now: int) -> Result:
@@ -48,23 +40,39 @@ def _fold_stop(monitor: PartitionMonitor, record: Incoming, append_us: int, _def
     return monitor.stop(parse_stop(record.value, record.key), record.offset, append_us, now)
 
 
-def _folding(fold_one: FoldOne) -> Fold:
+def _safely(fold_one: FoldOne, monitor: PartitionMonitor, topic: str, record: Incoming, defaults: Defaults, now: int) -> Result:
+    append_us = microseconds(record.timestamp)
+    try:
+        return fold_one(monitor, record, append_us, defaults, now)
+    except Reject as error:
+        return monitor.reject(topic, record.offset, append_us, record.key, record.value, str(error))
+    except Exception:
+        log.exception("cannot fold the record at %s %d %d", topic, monitor.partition, record.offset)
+        return monitor.reject(topic, record.offset, append_us, record.key, record.value, "internal error")
+
+
+def _one_by_one(fold_one: FoldOne) -> Fold:
     def fold(monitor: PartitionMonitor, topic: str, records: Sequence[Incoming], defaults: Defaults, now: int) -> Counter[Result]:
-        results: Counter[Result] = Counter()
-        for record in records:
-            append_us = microseconds(record.timestamp)
-            try:
-                result = fold_one(monitor, record, append_us, defaults, now)
-            except Reject as error:
-                result = monitor.reject(topic, record.offset, append_us, record.key, record.value, str(error))
-            except Exception:
-                log.exception("cannot fold the record at %s %d %d", topic, monitor.partition, record.offset)
-                result = monitor.reject(topic, record.offset, append_us, record.key, record.value, "internal error")
-            results[result] += 1
-        return results
+        return Counter([_safely(fold_one, monitor, topic, record, defaults, now) for record in records])
 
     return fold
 
 
-FOLDS: tuple[Fold, Fold, Fold] = (_folding(_fold_posted), _folding(_fold_interaction), _folding(_fold_stop))
+_each_interaction = _one_by_one(_fold_interaction)
+
+
+def _fold_interactions(monitor: PartitionMonitor, topic: str, records: Sequence[Incoming], defaults: Defaults, now: int) -> Mapping[Result, int]:
+    """Fold as many at once as can be; around records that are out of the ordinary, ever fewer."""
+    events = decode_increments(records)
+    if events is not None:
+        return fold_increments(monitor, records, events, lambda record: _safely(_fold_interaction, monitor, topic, record, defaults, now), now)
+    if len(records) <= FEW:
+        return _each_interaction(monitor, topic, records, defaults, now)
+    middle = len(records) // 2
+    results = Counter(_fold_interactions(monitor, topic, records[:middle], defaults, now))
+    results.update(_fold_interactions(monitor, topic, records[middle:], defaults, now))
+    return results
+
+
+FOLDS: tuple[Fold, Fold, Fold] = (_one_by_one(_fold_posted), _fold_interactions, _one_by_one(_fold_stop))
 """How records of ``variant_posted``, ``interaction`` and ``monitoring_control`` are folded, in this order."""

@@ -26,7 +26,7 @@ class Live:
 
     def sessions_of(self, variant_id: str) -> list[SessionView]:
         """Return all sessions of the variant that this worker holds, ended ones too, the one posted last first."""
-        found = [session.view(partition) for partition, monitor in self._monitors().items() for session in monitor.sessions.get(variant_id, {}).values()]
+        found = [session.view(partition) for partition, monitor in self._monitors().items() for session in monitor.sessions.of(variant_id)]
         return sorted(found, key=_newest_first, reverse=True)
 
     def active(self, limit: int, after: tuple[int, str] | None) -> list[SessionView]:
@@ -34,7 +34,7 @@ class Live:
         candidates = [
             (session.posted_at, partition, session)
             for partition, monitor in self._monitors().items()
-            for session in monitor.all_sessions()
+            for session in monitor.sessions
             if session.end is None and (after is None or session.posted_at <= after[0])
         ]
         tied = 0 if after is None else sum(posted_at == after[0] for posted_at, _, _ in candidates)

@@ -16,6 +16,7 @@ from streams.bad_input import BadInputLimit
 from streams.clock import wall_clock
 from streams.delivery import KafkaLog
 from streams.faust_app import create_app, source_topic
+from streams.garbage import Freezer
 from streams.live import Live
 from streams.metrics import Metrics
 from streams.monitoring import Monitoring
@@ -77,9 +78,9 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         fail=fail,
     )
     metrics.watch_lag(monitoring.lag)
-    pauses = Pauses()
+    pauses, freezer = Pauses(), Freezer()
     metrics.watch_pauses(pauses)
-    _connect(app, monitoring, log, watchdog, pauses, fail, on_ready)
+    _connect(app, monitoring, log, watchdog, pauses, freezer, fail, on_ready)
     for name in topics.sources:
         _add_agent(app, name, settings.partitions, monitoring)
     live = Live(app, lambda: monitoring.monitors, topics.interaction, tables.engagement.changelog_topic_name)
@@ -95,7 +96,7 @@ def _add_agent(app: faust.App, topic: str, partitions: int, monitoring: Monitori
 
 
 def _connect(
-    app: faust.App, monitoring: Monitoring, log: KafkaLog, watchdog: Watchdog, pauses: Pauses, fail: Callable[[BaseException], None], on_ready: Callable[[], None]
+    app: faust.App, monitoring: Monitoring, log: KafkaLog, watchdog: Watchdog, pauses: Pauses, freezer: Freezer, fail: Callable[[BaseException], None], on_ready: Callable[[], None]
 ) -> None:
     """Tie what happens to the app to what the monitoring has to do."""
 
@@ -109,6 +110,7 @@ def _connect(
         try:
             watchdog.start()
             pauses.start()
+            freezer.start()
             await log.start()
             monitoring.start()
             await monitoring.take_over()
@@ -120,6 +122,7 @@ def _connect(
         await monitoring.stop()
         await log.stop()
         pauses.stop()
+        freezer.stop()
 
     app.on_partitions_revoked.connect(let_go)
     app.on_before_shutdown.connect(drain)

@@ -14,8 +14,8 @@ A crash anywhere leaves either nothing or a repetition with the same ids.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from models.announcement import end_record, kill_event, start_record
 from models.duplicates import SEGMENT_LIMIT
@@ -25,11 +25,15 @@ from models.policy import Defaults
 from models.session import Outcome, Session
 from models.state import encode_session, encode_waiters, seal_event_ids
 from streams.codec import dead_letter, encode_json, microseconds
-from streams.folding import FOLDS, Incoming
-from streams.ports import Done, Log, Observer, Table, Tables, Topics
+from streams.folding import FOLDS
+from streams.ports import Done, Incoming, Log, Observer, Table, Tables, Topics
 
+FOLD_SLICE = 1_000
+"""Records folded before other work gets its turn; at 3 us each, that bounds what a kill may wait for."""
 SLICE = 250
-"""Records folded, or table values written, before other work gets its turn; bounds what a kill may wait for."""
+"""Likewise values written to a table, or records sent."""
+
+T = TypeVar("T")
 
 
 class PartitionWorker:
@@ -65,8 +69,8 @@ class PartitionWorker:
         """Fold the records of a chunk, in order. They are done after a later ``flush``."""
         fold = FOLDS[self._topics.sources.index(topic)]
         async with self._folding:
-            for start in range(0, len(records), SLICE):
-                part = records[start : start + SLICE]
+            for start in range(0, len(records), FOLD_SLICE):
+                part = records[start : start + FOLD_SLICE]
                 now = self._clock()
                 self._observer.folded(topic, fold(self.monitor, topic, part, self._defaults, now))
                 await self._follow(part)
@@ -252,26 +256,25 @@ class PartitionWorker:
 
     async def _write_states(self, sessions: list[Session]) -> None:
         """Write each session as it is when its turn comes, so that a later write never carries an earlier state."""
-        topic = self._tables.engagement.changelog_topic_name
         left = sessions
         while left and not self.is_closed:
-            tickets = []
-            for count, session in enumerate(left, 1):
+            written = []
+            for part in _slices(left):
                 async with self._ordering:
-                    tickets.append(await self._log.send(topic, self._session_key(session), encode_session(session), self.monitor.partition))
-                if count % SLICE == 0:
-                    await asyncio.sleep(0)
-            left = [session for session, ticket in zip(left, tickets, strict=True) if not await self._log.delivered(ticket)]
+                    states = [(self._session_key(session), encode_session(session)) for session in part]
+                    ticket = await self._log.send_all(self._tables.engagement.changelog_topic_name, self.monitor.partition, states)
+                written.append((part, ticket))
+                await asyncio.sleep(0)
+            left = [session for part, ticket in written if not await self._log.delivered(ticket) for session in part]
 
     async def _write(self, table: Table, items: list[tuple[bytes, bytes | None]]) -> None:
         left = items
         while left and not self.is_closed:
-            tickets = []
-            for count, (key, value) in enumerate(left, 1):
-                tickets.append(await self._log.send(table.changelog_topic_name, key, value, self.monitor.partition))
-                if count % SLICE == 0:
-                    await asyncio.sleep(0)
-            left = [item for item, ticket in zip(left, tickets, strict=True) if not await self._log.delivered(ticket)]
+            written = []
+            for part in _slices(left):
+                written.append((part, await self._log.send_all(table.changelog_topic_name, self.monitor.partition, part)))
+                await asyncio.sleep(0)
+            left = [item for part, ticket in written if not await self._log.delivered(ticket) for item in part]
 
     # -- leaving -----------------------------------------------------------------------------------------------------
 
@@ -286,3 +289,9 @@ class PartitionWorker:
         self.is_closed = True
         for task in self._tasks:
             task.cancel()
+
+
+def _slices(items: list[T]) -> Iterator[list[T]]:
+    """Cut a list into pieces of ``SLICE``."""
+    for start in range(0, len(items), SLICE):
+        yield items[start : start + SLICE]

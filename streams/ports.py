@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from models.session import Result
+
+
+class Incoming(Protocol):
+    """A record as the consumer delivers it; ``timestamp`` is its append time in milliseconds."""
+
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102
+    @property
+    def key(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102
 
 
 class Done(Protocol):
@@ -21,6 +34,9 @@ class Log(Protocol):
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Any:
         """Append a record; returns what ``delivered`` wants."""
+
+    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]) -> Any:
+        """Append records (key, value) of one partition, in order; returns what ``delivered`` wants, for all of them."""
 
     async def delivered(self, sent: Any) -> bool:
         """Wait for the acknowledgement; False asks to send again."""

@@ -18,9 +18,9 @@ from models.monitoring_record import MonitoringRecord, parse
 from streams.codec import dead_letter, microseconds
 from streams.delivery import KafkaLog
 from streams.faust_app import create_app, source_topic
-from streams.folding import Incoming
 from streams.metrics import Metrics
 from streams.persister import Written
+from streams.ports import Incoming
 from streams.settings import Settings
 from streams.topics import kafka_client_options, topic_name
 from streams.transport import Chunk, ChunkedConsumer

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import faust
+import msgspec
 from faust.stores import memory
 from faust.types import TP, EventT
+
+_encode = msgspec.json.Encoder().encode
 
 COMPACTED = {
     "cleanup.policy": "compact",
@@ -78,7 +81,7 @@ class StateTable(faust.Table):  # type: ignore[misc]
             at: Unix time in seconds that the window has to hold; for windowed tables only.
         """
         window = None if self.window is None or at is None else list(self.window.current(at))
-        return json.dumps([parts, window], ensure_ascii=False, separators=(",", ":")).encode()
+        return _encode([parts, window])
 
 
 def parse_key(key: bytes) -> list[Any]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.engagement import KINDS, SNAPSHOT, Engagement
 from models.errors import Reject
 from models.events import Interaction, Posting, Stop, parse_interaction, parse_stop, parse_variant_posted
-from models.moments import MINUTE, SECOND
-from models.monitor import Ended, PartitionMonitor
+from models.moments import MINUTE, SECOND, format_moment
+from models.monitor import Ended, PartitionMonitor, Rejected
 from models.policy import Defaults, Policy
 from models.session import Result, Session
 from models.state import decode_session, encode_session, seal_event_ids
 from streams.codec import dead_letter, decode_interaction
+from streams.folding import FOLDS
 
 T = 1_700_000_000_000_000
 
@@ -124,11 +127,11 @@ def test_a_session_ends_at_most_once(steps: list[tuple[str, Interaction, str | N
             if isinstance(emission, Ended):
                 assert emission.session.post_id not in ends
                 ends[emission.session.post_id] = emission.session.end
-        for session in monitor.all_sessions():
+        for session in monitor.sessions:
             assert session.end == ends.get(session.post_id)
     monitor.tick(T + 11 * MINUTE, T)
     assert monitor.active_count == 0
-    assert all(session.end is not None for session in monitor.all_sessions())
+    assert all(session.end is not None for session in monitor.sessions)
 
 
 @given(st.lists(st.tuples(increments, st.booleans()), max_size=150), st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)))
@@ -222,7 +225,7 @@ def test_reading_never_fails_but_by_refusing(value: bytes | None, key: bytes | N
     if isinstance(posting, Posting):
         monitor = PartitionMonitor(0)
         monitor.post(posting, 0, T, key, value, T)
-        for session in monitor.all_sessions():
+        for session in monitor.sessions:
             assert decode_session(encode_session(session), lambda _session, _number: None).metadata == posting.metadata
 
 
@@ -232,3 +235,85 @@ def test_a_dead_letter_can_always_be_written(topic: str, key: bytes | None, valu
     _, letter = dead_letter(topic, 0, 1, append_us, key, value, reason, T)
     assert json.loads(letter)["reason"] == reason
     assert len(letter) < 64 * 1024
+
+
+# -- many at once ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Record:
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+MOMENTS = (
+    *[format_moment(moment) for moment in (T - 1, T, T + 1, T + 10 * MINUTE - 1, T + 10 * MINUTE, T + 15 * MINUTE, T + 60 * MINUTE)],
+    *[None, T // SECOND, T // SECOND + 599.5, "2023-11-14T22:13:20.00000\u0663Z", "2023-11-14T22:13:20,000001Z", "1999-11-14T22:13:20.000001Z"],
+)
+APPENDED = tuple(T // 1_000 + ms for ms in (-1, 0, 1, 600_000, 604_999, 605_000))
+plain = st.fixed_dictionaries(
+    {"variant_id": st.sampled_from("vw"), "kind": st.sampled_from(["view", "like"]), "post_id": st.sampled_from("qqr")},
+    optional={"count": st.sampled_from([2, 40]), "event_id": st.sampled_from("ab") | st.integers(0, 60).map(str), "occurred_at": st.sampled_from(MOMENTS[1:4])},
+)
+special = st.fixed_dictionaries(
+    {"variant_id": st.sampled_from(["v", "w", "é", "v\x7f", "v\x85", "nobody"]), "kind": st.sampled_from([*KINDS, "snapshot", "View"])},
+    optional={
+        "post_id": st.sampled_from(["q", "r", "é", "q\x7f", "q\x85", None]),
+        "count": st.sampled_from([None, 0, 3, 1_000_001]),
+        "event_id": st.sampled_from(["a", "é", "\x7f", None]),
+        "occurred_at": st.sampled_from(MOMENTS),
+        "source": st.sampled_from(["s", "\x85", "ø", 'with "quotes"']),
+        "totals": st.sampled_from([None, {"views": 3}, [[]]]),
+    },
+)
+
+
+def as_sent(fields: dict[str, Any]) -> tuple[bytes | None, bytes | None]:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode(), fields["variant_id"].encode()
+
+
+odd = st.tuples(values, keys) | plain.map(lambda fields: (as_sent(fields)[0], b"x"))
+sent = plain.map(as_sent)
+runs = st.lists(st.tuples(sent | sent | sent | special.map(as_sent), st.sampled_from(APPENDED)), max_size=30) | st.lists(
+    st.tuples(sent | sent | special.map(as_sent) | odd, st.sampled_from(APPENDED)), max_size=30
+)
+
+
+def posted() -> PartitionMonitor:
+    monitor = PartitionMonitor(0)
+    for offset, (variant_id, post_id) in enumerate([("v", "q"), ("w", "q"), ("w", "r"), ("é", "é")]):
+        monitor.post(Posting(variant_id, "p", post_id, Policy(1.0, 1.0, min_interactions=3), T), offset, T, b"", b"", T)
+    return monitor
+
+
+def after(monitor: PartitionMonitor) -> list[Any]:
+    """All there is to see of a monitor."""
+    told = [emission if isinstance(emission, Rejected) else (type(emission), emission.session.id) for emission in monitor.emissions]
+    sessions = sorted((session.variant_id, session.post_id, encode_session(session), session.is_changed) for session in monitor.sessions)
+    ids = sorted((str(session.id), list(session.event_ids.tail)) for session in monitor.sessions if session.event_ids)
+    return [told, sessions, ids, monitor.position, monitor.waiting.count, monitor.active_count, len(monitor.changed)]
+
+
+@settings(max_examples=400)
+@given(runs, st.sampled_from([1, 5, 30]), st.integers(0, 30))
+def test_folding_many_at_once_is_never_another(run: list[tuple[tuple[bytes | None, bytes | None], int]], size: int, again_from: int) -> None:
+    """Than one by one, the way of the schema; also where records come again, and whatever stands between good ones."""
+    records = [Record(offset, timestamp, key, value) for offset, ((value, key), timestamp) in enumerate(run)]
+    together, single = posted(), posted()
+    results: list[Counter[Result]] = [Counter(), Counter()]
+    for is_again in (False, True):
+        waiting = {waiter.offset for variant_id in ("v", "w", "é", "nobody") for waiter in single.waiting.of(variant_id)}  # these would come again to another process only
+        records_of = [record for record in records[again_from:] if record.offset not in waiting] if is_again else records
+        for start in range(0, len(records_of), size):
+            results[0].update(FOLDS[1](together, "interaction", records_of[start : start + size], Defaults(), T))
+        for record in records_of:
+            append_us = record.timestamp * 1_000
+            try:
+                result = single.interact(parse_interaction(record.value, record.key, append_us), record.offset, append_us, record.key, record.value, T)
+            except Reject as error:
+                result = single.reject("interaction", record.offset, append_us, record.key, record.value, str(error))
+            results[1][result] += 1
+    assert results[0] == results[1]
+    assert after(together) == after(single)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -97,9 +97,14 @@ class SimulatedLog:
             self._later(self._append, name)
         return ticket
 
-    async def delivered(self, sent: Ticket) -> bool:
+    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]) -> list[Ticket]:
+        """Append records, one after the other: any number of them may be there after a crash."""
+        return [await self.send(topic, key, value, partition) for key, value in records]
+
+    async def delivered(self, sent: Ticket | list[Ticket]) -> bool:
         """Wait for the acknowledgement; False if there will be none, whether it has arrived or not."""
-        return await sent.arrival
+        tickets = sent if isinstance(sent, list) else [sent]
+        return all([await ticket.arrival for ticket in tickets])
 
     def _later(self, work: Any, *args: Any) -> None:
         rng = self._rng

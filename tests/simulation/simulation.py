@@ -132,17 +132,17 @@ def _check_rest(run: Run, life: Life, first: dict[Any, int]) -> None:
         count = sum(len(records) - first.get(tp, 0) for tp, records in run.history.records.items() if tp.topic == topic)
         claim(life.tally.read[topic] == count, "each record read has one result", topic, life.tally.read[topic], count)
     for monitor in life.monitors:
-        claim(monitor.active_count == 0, "no session is left open", [s for s in monitor.all_sessions() if s.end is None])
+        claim(monitor.active_count == 0, "no session is left open", [s for s in monitor.sessions if s.end is None])
         claim(monitor.waiting.count == 0, "nothing waits for ever")
-        claim(not any(s.start_pending or s.end_pending for s in monitor.all_sessions()), "all is told")
-        ended = sum(s.end is not None for s in monitor.all_sessions())
-        claim(ended == sum(len(siblings) for siblings in monitor.sessions.values()), "all have ended")
+        claim(not any(s.start_pending or s.end_pending for s in monitor.sessions), "all is told")
+        ended = sum(s.end is not None for s in monitor.sessions)
+        claim(ended == len(monitor.sessions), "all have ended")
     claim(life.busy_workers() == 0, "no emission is under way")
 
 
 def _check_forgotten(run: Run, life: Life) -> None:
     for monitor in life.monitors:
-        claim(not monitor.sessions, "a day later nothing is remembered", list(monitor.all_sessions()))
+        claim(not monitor.sessions, "a day later nothing is remembered", list(monitor.sessions))
     for name in CHANGELOGS:
         for partition in {tp.partition for tp in run.history.records}:
             content = run.broker.table(name, partition)

@@ -52,7 +52,7 @@ def without_waiting_for_the_changelog(patch: Patch) -> None:
 
     class Hasty:
         def __init__(self, log: SimulatedLog) -> None:
-            self.send = log.send
+            self.send, self.send_all = log.send, log.send_all
 
         async def delivered(self, _sent: Any) -> bool:
             return True

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.events import parse_interaction
-from streams import codec
+from streams import codec, seconds
 from streams.codec import DEAD_LETTER_BYTES, dead_letter, decode_interaction, encode_json, microseconds
 
 T = 1_700_000_000_000_000
@@ -87,11 +87,11 @@ def test_both_ways_read_the_same_moment(moment: str | float) -> None:
 
 def test_the_seconds_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are forgotten all at once."""
-    monkeypatch.setattr(codec, "_SECONDS_KEPT", 2)
-    monkeypatch.setattr(codec, "_seconds", {})
+    monkeypatch.setattr(seconds, "KEPT", 2)
+    monkeypatch.setattr(codec, "whole_seconds", known := seconds.WholeSeconds())
     for second in range(5):
         decode_interaction(encode_json({"variant_id": "v", "kind": "view", "occurred_at": f"2023-11-14T22:13:0{second}.000000Z"}), b"v", T)
-    assert len(codec._seconds) <= 2
+    assert len(known) <= 2
 
 
 def test_kafka_timestamps_are_milliseconds() -> None:

@@ -12,12 +12,26 @@ from streams import delivery
 from streams.delivery import KafkaLog
 
 
+class Batch:
+    """Takes two records."""
+
+    def __init__(self) -> None:
+        self.values: list[bytes] = []
+
+    def append(self, *, timestamp: None, key: bytes, value: bytes | None) -> object | None:  # noqa: ARG002 - aiokafka's signature
+        if len(self.values) == 2:
+            return None
+        self.values.append(key + b"=" + (value or b"") + b";")
+        return self
+
+
 class Producer:
     """Stands in for aiokafka's: fails as told, and remembers what arrived."""
 
     made: ClassVar[list[Producer]] = []
     failures: ClassVar[list[str]] = []
     arrived: ClassVar[list[bytes]] = []
+    batches: ClassVar[list[tuple[str, int, list[bytes]]]] = []
 
     def __init__(self, **_: Any) -> None:
         self.is_stopped = False
@@ -42,6 +56,13 @@ class Producer:
             future.set_result(None)
         return future
 
+    def create_batch(self) -> Batch:
+        return Batch()
+
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
+        Producer.batches.append((topic, partition, batch.values))
+        return await self.send(topic, b"".join(batch.values))
+
     @staticmethod
     def _fails(what: str) -> bool:
         if Producer.failures and Producer.failures[0] == what:
@@ -53,7 +74,7 @@ class Producer:
 @pytest.fixture
 def kafka_log(monkeypatch: pytest.MonkeyPatch) -> KafkaLog:
     monkeypatch.setattr(delivery, "AIOKafkaProducer", Producer)
-    Producer.made, Producer.failures, Producer.arrived = [], [], []
+    Producer.made, Producer.failures, Producer.arrived, Producer.batches = [], [], [], []
     return KafkaLog({}, client_id="test")
 
 
@@ -72,6 +93,24 @@ async def test_failed_records_of_one_producer_replace_it_once(kafka_log: KafkaLo
     Producer.failures = ["acknowledge"] * 3
     sent = [await kafka_log.send("topic", None, b"value") for _ in range(3)]
     assert [await kafka_log.delivered(ticket) for ticket in sent] == [False] * 3
+    assert len(Producer.made) == 2
+
+
+async def test_records_of_a_partition_are_packed_into_batches_in_order(kafka_log: KafkaLog):
+    """As many as fit, none left out, one acknowledgement for all."""
+    sent = await kafka_log.send_all("changelog", 3, [(b"%d" % number, b"v" if number else None) for number in range(5)])
+    assert await kafka_log.delivered(sent)
+    assert Producer.batches == [("changelog", 3, [b"0=;", b"1=v;"]), ("changelog", 3, [b"2=v;", b"3=v;"]), ("changelog", 3, [b"4=v;"])]
+
+
+@pytest.mark.parametrize("failures", [["send"], ["acknowledge"]])
+async def test_batches_that_fail_are_all_sent_again(kafka_log: KafkaLog, failures: list[str]):
+    """By a new producer: what cannot be sent at once, and what is never acknowledged when the caller asks."""
+    Producer.failures = list(failures)
+    records = [(b"%d" % number, b"v") for number in range(3)]
+    while not await kafka_log.delivered(await kafka_log.send_all("changelog", 0, records)):
+        pass
+    assert Producer.arrived[-2:] == [b"0=v;1=v;", b"2=v;"]
     assert len(Producer.made) == 2
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from models.monitor import PartitionMonitor, Rejected
 from models.policy import Defaults
-from models.session import Result
+from models.session import Result, Session
 from streams.folding import FOLDS
 
 fold_posted, fold_interaction, fold_stop = FOLDS
@@ -24,6 +24,12 @@ class Record:
     value: bytes | None
     key: bytes | None = b"v"
     timestamp: int = 1_700_000_000_000
+
+
+def session(monitor: PartitionMonitor) -> Session:
+    found = monitor.sessions.find("v", "q")
+    assert found is not None
+    return found
 
 
 def test_each_record_has_one_result_and_bad_ones_hold_up_nothing() -> None:
@@ -48,15 +54,15 @@ def test_each_record_has_one_result_and_bad_ones_hold_up_nothing() -> None:
         ("interaction", 2, "the record's key differs from variant_id"),
         ("monitoring_control", 2, "is not a JSON object"),
     ]
-    assert monitor.sessions["v"]["q"].counts.views == 2
+    assert session(monitor).counts.views == 2
 
 
 def test_an_append_time_is_the_moment_where_none_is_given() -> None:
     """In microseconds."""
     monitor = PartitionMonitor(0)
     fold_posted(monitor, "variant_posted", [Record(0, POST, timestamp=1_700_000_000_123)], Defaults(timeout_minutes=1), 1)
-    assert monitor.sessions["v"]["q"].posted_at == 1_700_000_000_123_000
-    assert monitor.sessions["v"]["q"].deadline == 1_700_000_060_123_000
+    assert session(monitor).posted_at == 1_700_000_000_123_000
+    assert session(monitor).deadline == 1_700_000_060_123_000
 
 
 def test_a_fault_of_ours_costs_one_record_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

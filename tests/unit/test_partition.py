@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +40,10 @@ class HeldLog:
             future.set_result(not fails)
         return future
 
+    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]) -> asyncio.Future[bool]:
+        arrivals = [await self.send(topic, key, value, partition) for key, value in records]
+        return asyncio.ensure_future(_all(arrivals))
+
     async def delivered(self, sent: asyncio.Future[bool]) -> bool:
         return await sent
 
@@ -56,6 +61,10 @@ class HeldLog:
 
     def last(self, topic: str) -> dict[bytes | None, bytes]:
         return {key: value for name, key, value in self.sent if name == topic and value is not None}
+
+
+async def _all(arrivals: list[asyncio.Future[bool]]) -> bool:
+    return all([await arrival for arrival in arrivals])
 
 
 class FakeTable:

@@ -1,0 +1,113 @@
+"""Values of many ``interaction`` records to increments, all at once.
+
+The values are joined with newlines and decoded in one call. A newline cannot stand inside a JSON string, and after a value
+that ends in ``}`` no JSON goes on with ``{``; so if every newline stands between ``}`` and ``{``, and as many documents come
+out as records went in, each came from its own record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from models.errors import Reject
+from models.events import COUNT_LIMIT
+from models.moments import EARLIEST, FUTURE_LIMIT, MILLISECOND, parse_moment
+from models.strict_json import VALUE_LIMIT
+from streams.ports import Incoming
+from streams.seconds import USUAL_LENGTH, whole_seconds
+
+ODD = "odd"
+"""Kind of an event that has to go the general way."""
+
+_Id = Annotated[str, Meta(min_length=1, max_length=200)]
+_NOTHING = msgspec.Raw()
+_C1_CONTROL = re.compile(rb"\xc2[\x80-\x9f]")
+
+
+class Increment(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The value of an ``interaction`` record; ``kind`` is ``ODD`` if it is not plain, or cannot be used."""
+
+    variant_id: _Id
+    kind: str
+    count: Annotated[int, Meta(ge=1, le=COUNT_LIMIT)] = 1
+    post_id: _Id | None = None
+    occurred_at: str | int | float | None = None  # after ``decode_increments`` always microseconds since the epoch
+    event_id: _Id | None = None
+    source: str | None = None
+    schema_version: Annotated[int, Meta(ge=1, le=1)] | None = None
+    totals: msgspec.Raw = _NOTHING
+
+
+_decode_lines = msgspec.json.Decoder(Increment).decode_lines
+
+
+def decode_increments(records: Sequence[Incoming]) -> list[Increment] | None:
+    """Read the records' values.
+
+    Returns:
+        An increment for each record, or None if one of the values is out of the ordinary: escapes, unknown fields,
+        anything that ``models.events`` would refuse, …
+    """
+    events = _decode([record.value for record in records])
+    if events is None:
+        return None
+    _check_keys(events, [record.key for record in records])
+    try:
+        _read_moments(events, records)
+    except Reject:
+        return None
+    return events
+
+
+def _decode(values: list[bytes | None]) -> list[Increment] | None:
+    try:
+        lines = b"\n".join(values)  # type: ignore[arg-type] # a value that is missing is found out here
+    except TypeError:
+        return None
+    boundaries = len(values) - 1
+    if lines.count(b"}\n{") != boundaries or lines.count(b"\n") != boundaries or lines[:1] != b"{" or lines[-1:] != b"}":
+        return None
+    if b"\\" in lines or b"\x7f" in lines or (len(lines) > VALUE_LIMIT and max(map(len, values)) > VALUE_LIMIT):  # type: ignore[arg-type]
+        return None
+    try:
+        if not lines.isascii():
+            str(lines, "utf-8")
+            if _C1_CONTROL.search(lines):
+                return None
+        events = _decode_lines(lines)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return events if len(events) == len(values) else None
+
+
+def _check_keys(events: list[Increment], keys: list[bytes | None]) -> None:
+    """Mark events whose record's key is not their ``variant_id``."""
+    ids = "\n".join([event.variant_id for event in events])
+    if None not in keys and b"\n".join(keys) == ids.encode():  # type: ignore[arg-type] # an id holds no newline, so neither does a key that fits
+        return
+    for event, key in zip(events, keys, strict=True):
+        if key != event.variant_id.encode():
+            event.kind = ODD
+
+
+def _read_moments(events: list[Increment], records: Sequence[Incoming]) -> None:
+    """Turn each ``occurred_at`` into microseconds, and mark events whose moment may be out of bounds; raises ``Reject`` for one that is none."""
+    seconds = whole_seconds
+    horizon = min([record.timestamp for record in records]) * MILLISECOND + FUTURE_LIMIT  # append times may go back, when another broker leads
+    for event, record in zip(events, records, strict=True):
+        raw = event.occurred_at
+        if isinstance(raw, str) and len(raw) == USUAL_LENGTH and raw[26] == "Z" and (digits := raw[20:26]).isdigit() and digits.isascii():
+            moment = seconds[raw[:20]] + int(digits)
+        elif raw is None:
+            moment = record.timestamp * MILLISECOND
+        else:
+            moment = parse_moment(raw)
+        if EARLIEST <= moment <= horizon:
+            event.occurred_at = moment
+        else:
+            event.kind = ODD
