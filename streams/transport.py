@@ -97,14 +97,29 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
                 await self.perform_seek()
             except Exception as error:  # noqa: BLE001 - as the stock consumer: the next assignment seeks again
                 self.log.warning("cannot seek while the flow is stopped: %r", error)
+            await self._read_again(fetched)
             return
         for tp, records in fetched.items():
             if active is not None and tp not in active and tp not in self._buffered_partitions:
+                await self._read_again([tp])
                 continue
             for message in self._messages(tp, records):
                 if not self.flow_active or self.app.consumer_generation_id != generation:
+                    await self._read_again(fetched)
                     return  # a rebalance has begun: what is left is delivered again to whoever owns it now
                 yield tp, message
+
+    async def _read_again(self, dropped: Iterable[TP]) -> None:
+        """Read changelogs anew of which records are dropped here: recovery, which may just have sought there, would wait for them for ever.
+
+        What it has had already it passes over.
+        """
+        for tp in dropped:
+            if self._is_changelog_tp(tp) and tp in self.assignment():
+                try:
+                    await self.seek(tp, 0)
+                except Exception as error:  # noqa: BLE001 - revoked meanwhile: the next assignment seeks again
+                    self.log.warning("cannot read %s again: %r", tp, error)
 
     def _messages(self, tp: TP, records: list[Incoming]) -> Iterator[Message]:
         if self._is_changelog_tp(tp):

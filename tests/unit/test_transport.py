@@ -204,6 +204,31 @@ def test_what_is_committed_cannot_be_delivered_again() -> None:
     assert made._is_committed(reading, 9)
 
 
+@pytest.mark.parametrize("drop", ["flow stopped", "generation over", "not active"])
+async def test_changelogs_whose_records_are_dropped_are_read_again(drop: str) -> None:
+    """Recovery waits for them; records of sources come again by themselves, from the offset committed."""
+    changelog = TP("app-engagement-changelog", 0)
+    made = consumer()
+    made._stopped = made._crashed = SimpleNamespace(is_set=lambda: False)
+    made._buffered_partitions, sought = set(), []
+    made.flow_active, made.assignment = drop != "flow stopped", lambda: {SEEN, changelog}
+    generations = iter([1, 1]) if drop != "generation over" else iter([1, 2])
+    made.app = type("App", (), {"consumer_generation_id": property(lambda _self: next(generations, 2))})()
+
+    async def fetched(_timeout: float) -> Any:
+        return {SEEN: [record(1)], changelog: [record(1)]} if drop != "not active" else {changelog: [record(1)]}, {SEEN} if drop == "not active" else None
+
+    async def seek(tp: TP, offset: int) -> None:
+        sought.append((tp, offset))
+
+    async def perform_seek() -> None:
+        """As Faust's, which moves sources only."""
+
+    made._wait_next_records, made.seek, made.perform_seek = fetched, seek, perform_seek
+    assert [message async for message in made.getmany(1.0)] == []
+    assert sought == [(changelog, 0)]
+
+
 class Fetcher:
     """Holds what aiokafka has fetched and nobody has read, as its own does."""
 
