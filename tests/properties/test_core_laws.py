@@ -74,8 +74,14 @@ def replay(drawn: list[Interaction], policy: Policy, *, post_at: int, start: Par
     return monitor
 
 
+def session_of(monitor: PartitionMonitor) -> Session:
+    session = monitor.sessions.find("v", "q")
+    assert session is not None
+    return session
+
+
 def told(monitor: PartitionMonitor) -> tuple[Any, ...]:
-    session = monitor.sessions["v"]["q"]
+    session = session_of(monitor)
     return session.end, session.counts.by_kind(), session.counts.rate
 
 
@@ -90,7 +96,7 @@ def test_records_that_are_delivered_again_change_nothing(drawn: list[Interaction
     """After a crash at any record, from any committed offset at or before it, all ends as without."""
     whole = replay(drawn, policy, post_at=0)
     before = replay(drawn[:cut], policy, post_at=0)
-    state = encode_session(before.sessions["v"]["q"])
+    state = encode_session(session_of(before))
     again = PartitionMonitor(0, position=min(committed, cut) - 1)
     again.restore([decode_session(state, lambda _session, _number: None)], [])
     for offset, event in enumerate(drawn):
