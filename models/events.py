@@ -8,6 +8,7 @@ only accept what this module accepts.
 from __future__ import annotations
 
 import json
+import sys
 import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -249,7 +250,7 @@ def posting(message: VariantPosted, append_us: int, defaults: Defaults) -> Posti
         raise Reject("is shorter than a microsecond", "timeout_minutes")
     return Posting(
         variant_id=message.variant_id,
-        persona_id=message.persona_id,
+        persona_id=sys.intern(message.persona_id),  # few personas post many variants
         post_id=message.post_id,
         policy=policy,
         posted_at=_at(message.posted_at, append_us, "posted_at"),

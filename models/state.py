@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -120,7 +121,7 @@ def decode_session(value: bytes, segment: Callable[[Session, int], bytes | None]
         raise Stop(f"a session's state has version {state.version}; this program knows version {_VERSION}")
     session = Session(
         variant_id=state.variant_id,
-        persona_id=state.persona_id,
+        persona_id=sys.intern(state.persona_id),
         post_id=state.post_id,
         policy=Policy.of(*state.policy),
         posted_at=state.posted_at,

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import FaustError
 from faust.types import TP
 
+from models.errors import Stop
 from models.moments import SECOND
 from models.monitor import Limits, PartitionMonitor
 from models.state import decode_session, decode_waiters
@@ -40,8 +41,14 @@ RECORDS_AHEAD = 1_000_000
 YIELD_EVERY = 500
 READABLE_WITHIN = SECOND
 """Microseconds until a record that has got its append time can be read: its replicas come first, and append times are cut to milliseconds."""
+LOST_TICKS = 60
+"""Looks at what is due, in a row, at which a chunk waits and no agent works, until it counts as lost on its way."""
 ANSWER_SECONDS = 2.0
 """How long a look at what is due waits for the consumer; during a rebalance, or without Kafka, it may never answer."""
+FLUSH_REST = 4
+"""A pause between two flushes is at least so many times as long as the last one took."""
+LONGEST_FLUSH_PAUSE = 4.0
+"""Seconds until the next flush all the same, unless more are configured: so much is repeated after a crash at most."""
 LEAVE_SECONDS = 5.0
 """How long a worker that is to stop goes on to make its work durable."""
 
@@ -97,6 +104,8 @@ class Monitoring:
         self._limits, self._waiting_limit, self._flush_seconds = limits, waiting_limit, flush_seconds
         self._observer, self._clock, self._fail = observer, clock, fail
         self._owned: dict[int, Owned] = {}
+        self._flush_pause = flush_seconds
+        self._folding = self._idle_ticks = 0
         self._generation = 0
         self._ends: dict[TP, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,7 +116,7 @@ class Monitoring:
     def start(self) -> None:
         """Begin to tick and to flush, unless that has begun."""
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._for_ever(self._tick, TICK_SECONDS)), asyncio.create_task(self._for_ever(self._flush, self._flush_seconds))]
+            self._tasks = [asyncio.create_task(self._for_ever(self._tick, lambda: TICK_SECONDS)), asyncio.create_task(self._for_ever(self._flush, lambda: self._flush_pause))]
 
     async def stop(self) -> None:
         """Make everything durable that has been folded; after that the offsets may be committed.
@@ -218,6 +227,8 @@ class Monitoring:
         owned = self._owned.get(chunk.tp.partition)
         if owned is None:
             return
+        self._folding += 1
+        self._idle_ticks = 0
         try:
             reading = owned.readings[chunk.tp.topic]
             records, chunk.records = chunk.records, []
@@ -229,11 +240,13 @@ class Monitoring:
                 raise
         except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker
             self._fail(error)
+        finally:
+            self._folding -= 1
 
     # -- time --------------------------------------------------------------------------------------------------------
 
-    async def _for_ever(self, work: Callable[[], object], pause: float) -> None:
-        while not await self._is_stopping_within(pause):
+    async def _for_ever(self, work: Callable[[], object], pause: Callable[[], float]) -> None:
+        while not await self._is_stopping_within(pause()):
             try:
                 await work()  # type: ignore[misc]
             except (KafkaError, FaustError, TimeoutError) as error:
@@ -248,7 +261,14 @@ class Monitoring:
         return self._stopping.is_set()
 
     async def _flush(self) -> None:
+        """Flush all partitions; with very many sessions that takes long, and so comes less often."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         await asyncio.gather(*(owned.worker.flush() for owned in self._owned.values()))
+        self._flush_pause = self._pause_after(clock() - began)
+
+    def _pause_after(self, flush_took: float) -> float:
+        return max(self._flush_seconds, min(FLUSH_REST * flush_took, LONGEST_FLUSH_PAUSE))
 
     async def _tick(self) -> None:
         generation = self._generation
@@ -273,6 +293,14 @@ class Monitoring:
             committed = owned.committed.check(lambda topic, end, owned=owned: self._is_committed(owned.readings[topic], end))  # type: ignore[misc]
             await owned.worker.tick(read, min(read, committed))
         await self._make_room()
+        self._notice_loss()
+
+    def _notice_loss(self) -> None:
+        """Stop the worker if a chunk was handed to Faust and comes to no agent: its partition would stand still, and nobody be told."""
+        lost = [reading.tp for owned in self._owned.values() for reading in owned.readings.values() if reading.unfolded]
+        self._idle_ticks = self._idle_ticks + 1 if lost and not self._folding else 0
+        if self._idle_ticks >= LOST_TICKS:
+            self._fail(Stop(f"records of {lost[0].topic}[{lost[0].partition}] were fetched and never came to their agent"))
 
     def _idle(self, tp: TP) -> bool:
         owned = self._owned.get(tp.partition)

@@ -35,14 +35,14 @@ class RecoveredStore(memory.Store):  # type: ignore[misc]
         self.partitions: dict[int, dict[bytes, bytes]] = {}
 
     def apply_changelog_batch(self, batch: Iterable[EventT], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]) -> None:  # noqa: ARG002 - Faust's signature
-        """Apply changelog records, in order."""
+        """Apply the records that ``ChangelogMessage``s carry, in order."""
         for event in batch:
-            message = event.message
-            content = self.partitions.setdefault(message.partition, {})
-            if message.value is None:
-                content.pop(message.key, None)
-            else:
-                content[message.key] = message.value
+            content = self.partitions.setdefault(event.message.partition, {})
+            for record in event.message.records:
+                if record.value is None:
+                    content.pop(record.key, None)
+                else:
+                    content[record.key] = record.value
 
     async def on_recovery_completed(self, active_tps: set[Any], standby_tps: set[Any]) -> None:
         """Do nothing: ``take`` empties the store."""

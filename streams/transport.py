@@ -3,11 +3,13 @@
 Faust spends about 100 microseconds on each event. Fed with chunks it spends them once for hundreds of records. These things
 change against the stock consumer:
 
-* ``getmany`` yields one message for each chunk of a source partition; its ``value`` is a ``Chunk``. Changelog partitions
-  are left as they are, for Faust's recovery.
+* ``getmany`` yields one message for each chunk of a source partition; its ``value`` is a ``Chunk``. Of a changelog it
+  yields one ``ChangelogMessage`` for all that was fetched, for Faust's recovery.
 * Offsets to commit come from a ``Ledger`` for each partition, not from lists of single offsets.
-* Records of source partitions are aiokafka's own, as its C code has unpacked them (offset, timestamp, key, value), not
+* Records are aiokafka's own, as its C code has unpacked them (offset, timestamp, key, value), not
   copied into a ``ConsumerRecord`` each: that copy costs more than all the rest of fetching.
+* No record gets lost in a rebalance: a fetch during which one begins or ends gives back what it has read of source
+  partitions, and what was fetched before one began is dropped, for its partitions are read from the committed offsets after it.
 * ``ChunkedConsumer.may_fetch`` is asked before each fetch, so the application can hold a partition back; ``on_fetched``
   tells it of each chunk.
 """
@@ -30,6 +32,8 @@ CHUNK = 2_000
 """Most records in one chunk."""
 IDLE_WAIT = 0.02
 """Seconds until partitions that are held back are asked about again."""
+FETCH_WAIT_MS = 100
+"""How long a broker may hold a fetch that finds nothing new. Each broker has one at a time, and partitions not named in it wait."""
 _APPEND_TIME = 1  # Kafka's number of the timestamp type
 
 
@@ -47,15 +51,60 @@ class Chunk:
         self._ledger.done(self.span)
 
 
+class ChangelogMessage(ConsumerMessage):  # type: ignore[misc]
+    """A message that stands at the last of many consecutive records of a changelog, and carries all of them.
+
+    Attributes:
+        records: The records, in order.
+    """
+
+    __slots__ = ("records",)
+
+    def __init__(self, tp: TP, records: list[Incoming], generation_id: int) -> None:
+        last = records[-1]
+        super().__init__(tp.topic, tp.partition, last.offset, last.timestamp / 1_000, _APPEND_TIME, (), None, None, None, tp=tp, generation_id=generation_id)
+        self.records = records
+
+
+class Fetched(dict[TP, list[Incoming]]):
+    """What one fetch has returned.
+
+    Attributes:
+        rebalances: How many rebalances had begun when it returned. When there are more, these partitions are another's.
+    """
+
+    def __init__(self, rebalances: int, records: Mapping[TP, list[Incoming]]) -> None:
+        super().__init__(records)
+        self.rebalances = rebalances
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's consumer thread, told to leave records of source partitions as they are."""
+    """Faust's consumer thread, told to leave records as they are, and not to wait long for idle ones."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001 - Faust names 1,500 and asks nobody
+        return consumer
 
     async def _fetch_records(self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None) -> Any:  # noqa: ASYNC109 - Faust's signature
-        for tp, fetched in consumer._fetcher._records.items():  # noqa: SLF001 - Faust's consumer thread reads the fetcher's buffer too
+        for fetched in consumer._fetcher._records.values():  # noqa: SLF001 - Faust's consumer thread reads the fetcher's buffer too
             unread = getattr(fetched, "_partition_records", None)
-            if unread is not None and not self.consumer._is_changelog_tp(tp):  # noqa: SLF001 - a friend
+            if unread is not None:
                 unread._consumer_record = _as_it_is  # noqa: SLF001 - there is no other way to say it
-        return await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        rebalances, is_rebalancing = self.app.rebalancing_count, self.app.rebalancing
+        records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        if is_rebalancing or self.app.rebalancing_count != rebalances:
+            # Faust seeks and empties the agents' queues while a rebalance ends: none of these may get lost in between.
+            for tp in [tp for tp in records if not self.consumer._is_changelog_tp(tp)]:  # noqa: SLF001 - a friend
+                consumer.seek(tp, records.pop(tp)[0].offset)
+        return Fetched(self.app.rebalancing_count, records)
+
+
+NOTHING = Fetched(0, {})
+
+
+def _nothing(_tp: TP) -> bool:
+    return False
 
 
 def _as_it_is(_tp: TP, record: Incoming) -> Incoming:
@@ -74,23 +123,24 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Incoming]]:  # noqa: ASYNC109 - Faust's signature
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Fetched:  # noqa: ASYNC109 - Faust's signature
         if active_partitions is not None:
-            wanted = {tp for tp in active_partitions if self._is_changelog_tp(tp) or self.may_fetch(tp)}
+            # Faust resumes source partitions some steps before it empties the agents' queues for the last time in a rebalance.
+            may_fetch = self.may_fetch if not self.app.rebalancing else _nothing
+            wanted = {tp for tp in active_partitions if self._is_changelog_tp(tp) or may_fetch(tp)}
             if not wanted:
                 await asyncio.sleep(IDLE_WAIT)
-                return {}
+                return NOTHING
             if len(wanted) < len(active_partitions):
                 timeout = min(timeout, IDLE_WAIT)
             active_partitions = wanted
-        fetched: Mapping[TP, list[Incoming]] = await super()._getmany(active_partitions, timeout)
+        fetched: Fetched = await super()._getmany(active_partitions, timeout)
         return fetched
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's signature
         """Yield (partition, message) for what has been fetched; a message of a source topic carries a ``Chunk``."""
-        generation = self.app.consumer_generation_id
         fetched, active = await self._wait_next_records(timeout)
-        if fetched is None or self.should_stop:
+        if not fetched or self.should_stop:
             return
         if not self.flow_active:
             try:
@@ -104,7 +154,7 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
                 await self._read_again([tp])
                 continue
             for message in self._messages(tp, records):
-                if not self.flow_active or self.app.consumer_generation_id != generation:
+                if not self.flow_active or self.app.rebalancing_count != fetched.rebalances:
                     await self._read_again(fetched)
                     return  # a rebalance has begun: what is left is delivered again to whoever owns it now
                 yield tp, message
@@ -123,8 +173,7 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
 
     def _messages(self, tp: TP, records: list[Incoming]) -> Iterator[Message]:
         if self._is_changelog_tp(tp):
-            for record in records:
-                yield self._to_message(tp, record)
+            yield ChangelogMessage(tp, records, self.app.consumer_generation_id)
             return
         for start in range(0, len(records), CHUNK):
             part = records[start : start + CHUNK]

@@ -18,11 +18,12 @@ from faust.types import TP
 from models.monitor import Limits
 from models.policy import Defaults
 from streams.ledger import Ledger
-from streams.monitoring import CHUNKS_AHEAD, RECORDS_AHEAD, Monitoring, Owned, Reading
+from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, LOST_TICKS, RECORDS_AHEAD, Monitoring, Owned, Reading
 from streams.ports import Tables, Topics
-from streams.transport import CHUNK, ChunkedConsumer, ConsumerThread
+from streams.transport import CHUNK, FETCH_WAIT_MS, ChunkedConsumer, ConsumerThread, Fetched
 
 POSTS, SEEN, STOPS, OTHER = TP("variant_posted", 0), TP("interaction", 0), TP("monitoring_control", 0), TP("interaction", 1)
+CHANGELOG = TP("app-engagement-changelog", 0)
 NAMES = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
 
 
@@ -38,7 +39,7 @@ def consumer() -> Any:
     made.told = []
     made.on_fetched = made.told.append
     made._is_changelog_tp = lambda tp: tp.topic.endswith("changelog")  # type: ignore[method-assign]
-    made.app = SimpleNamespace(consumer_generation_id=1)
+    made.app = SimpleNamespace(consumer_generation_id=1, rebalancing=False, rebalancing_count=1)
     made._to_message = lambda _tp, one: SimpleNamespace(offset=one.offset, key=one.key, value=one.value)  # type: ignore[method-assign]
     return made
 
@@ -68,11 +69,12 @@ def test_a_chunk_that_is_done_lets_its_offsets_be_committed() -> None:
     assert made._filter_committable_offsets([SEEN]) == {}
 
 
-def test_changelogs_are_left_as_they_are() -> None:
-    """Recovery reads them record by record."""
+def test_what_was_fetched_of_a_changelog_travels_together() -> None:
+    """At the offset of its last record, past which recovery is then; no offset of it is ever committed."""
     made = consumer()
-    messages = list(made._messages(TP("app-engagement-changelog", 0), [record(1), record(2)]))
-    assert [(message.offset, message.value) for message in messages] == [(1, b"v"), (2, b"v")]
+    records = [record(1), record(2)]
+    (message,) = made._messages(CHANGELOG, records)
+    assert (message.offset, message.timestamp, message.tp, message.records) == (2, 5.0, CHANGELOG, records)
     assert (made.told, made.ledgers) == ([], {})
 
 
@@ -204,19 +206,40 @@ def test_what_is_committed_cannot_be_delivered_again() -> None:
     assert made._is_committed(reading, 9)
 
 
+@pytest.mark.parametrize(("took", "pause"), [(0.0, 1), (0.25, 1), (0.5, 2), (LONGEST_FLUSH_PAUSE, LONGEST_FLUSH_PAUSE)])
+def test_flushes_that_take_long_come_less_often(took: float, pause: float) -> None:
+    """They get a fifth of the time at most, up to a longest pause; quick ones come as configured."""
+    made, _, _ = monitoring()
+    assert made._pause_after(took) == pause
+
+
+def test_a_chunk_that_comes_to_no_agent_stops_the_worker() -> None:
+    """After so many looks in a row at which nothing is folded; not while an agent works, however long that takes."""
+    made, readings, _ = monitoring()
+    failed: list[BaseException] = []
+    made._fail = failed.append
+    for readings["interaction"].unfolded, made._folding in [(1, 0), (1, 1), (1, 0), (0, 0)]:
+        for _ in range(LOST_TICKS - 1):
+            made._notice_loss()
+    assert not failed
+    readings["interaction"].unfolded = 1
+    for _ in range(LOST_TICKS):
+        assert not failed
+        made._notice_loss()
+    assert [str(error) for error in failed] == ["records of interaction[0] were fetched and never came to their agent"]
+
+
 @pytest.mark.parametrize("drop", ["flow stopped", "generation over", "not active"])
 async def test_changelogs_whose_records_are_dropped_are_read_again(drop: str) -> None:
     """Recovery waits for them; records of sources come again by themselves, from the offset committed."""
-    changelog = TP("app-engagement-changelog", 0)
     made = consumer()
     made._stopped = made._crashed = SimpleNamespace(is_set=lambda: False)
     made._buffered_partitions, sought = set(), []
-    made.flow_active, made.assignment = drop != "flow stopped", lambda: {SEEN, changelog}
-    generations = iter([1, 1]) if drop != "generation over" else iter([1, 2])
-    made.app = type("App", (), {"consumer_generation_id": property(lambda _self: next(generations, 2))})()
+    made.flow_active, made.assignment = drop != "flow stopped", lambda: {SEEN, CHANGELOG}
+    rebalances = 1 if drop != "generation over" else 0
 
     async def fetched(_timeout: float) -> Any:
-        return {SEEN: [record(1)], changelog: [record(1)]} if drop != "not active" else {changelog: [record(1)]}, {SEEN} if drop == "not active" else None
+        return Fetched(rebalances, {SEEN: [record(1)], CHANGELOG: [record(1)]} if drop != "not active" else {CHANGELOG: [record(1)]}), {SEEN} if drop == "not active" else None
 
     async def seek(tp: TP, offset: int) -> None:
         sought.append((tp, offset))
@@ -226,7 +249,46 @@ async def test_changelogs_whose_records_are_dropped_are_read_again(drop: str) ->
 
     made._wait_next_records, made.seek, made.perform_seek = fetched, seek, perform_seek
     assert [message async for message in made.getmany(1.0)] == []
-    assert sought == [(changelog, 0)]
+    assert sought == [(CHANGELOG, 0)]
+
+
+@pytest.mark.parametrize("when", ["before", "during", "over", "never"])
+async def test_a_fetch_that_meets_a_rebalance_gives_its_source_records_back(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Before Faust is done seeking nobody can tell whether they will come again; the consumer stands where it stood. Changelogs are read on."""
+    made, sought = consumer(), []
+    app = made.app
+    app.rebalancing, app.rebalancing_count = when in ("before", "over"), 1
+
+    async def fetch(*_args: Any) -> Any:
+        if when == "during":
+            app.rebalancing, app.rebalancing_count = True, 2
+        app.rebalancing = app.rebalancing and when != "over"
+        return {SEEN: [record(7), record(8)], CHANGELOG: [record(1)]}
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
+    thread = ConsumerThread.__new__(ConsumerThread)
+    thread.consumer, thread.app = made, app
+    fetched = await thread._fetch_records(SimpleNamespace(_fetcher=Fetcher([]), seek=lambda *to: sought.append(to)), set())  # type: ignore[arg-type]
+    assert (set(fetched), sought) == (({SEEN, CHANGELOG}, []) if when == "never" else ({CHANGELOG}, [(SEEN, 7)]))
+    assert fetched.rebalances == (2 if when == "during" else 1)
+
+
+async def test_a_rebalance_lets_only_changelogs_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the application would allow."""
+    asked: list[set[TP]] = []
+
+    async def getmany(_self: Any, active: set[TP], _timeout: float) -> Any:
+        asked.append(active)
+        return Fetched(1, {})
+
+    monkeypatch.setattr(driver.Consumer, "_getmany", getmany)
+    made = consumer()
+    made.may_fetch = lambda _tp: True
+    for made.app.rebalancing in (True, False):
+        await made._getmany({SEEN, CHANGELOG}, 1.0)
+    assert asked == [{CHANGELOG}, {SEEN, CHANGELOG}]
+    made.app.rebalancing = True
+    assert not await made._getmany({SEEN}, 1.0)
 
 
 class Fetcher:
@@ -238,25 +300,31 @@ class Fetcher:
         raw = bytes(builder.build())
         self._records = {TP(name, 0): SimpleNamespace(_partition_records=PartitionRecords(TP(name, 0), MemoryRecords(raw), [], 0, None, None, 1, 0)) for name in topics}
 
-    async def take(self) -> dict[str, Any]:
-        return {tp.topic: next(fetched._partition_records) for tp, fetched in self._records.items()}
+    async def take(self) -> dict[TP, Any]:
+        return {tp: next(fetched._partition_records) for tp, fetched in self._records.items()}
 
 
-async def test_records_of_source_partitions_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of changelogs are: recovery asks them for more. If aiokafka changes under this, it has to be seen."""
+async def test_records_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay what aiokafka's C code has made of them."""
     fetcher = Fetcher(["interaction", "app-engagement-changelog"])
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", lambda *_args: fetcher.take())
     thread = ConsumerThread.__new__(ConsumerThread)
     thread.consumer = consumer()
-    records = await thread._fetch_records(SimpleNamespace(_fetcher=fetcher), set())  # type: ignore[arg-type]
-    seen = records["interaction"]
-    assert not isinstance(seen, ConsumerRecord)
-    assert (seen.offset, seen.timestamp, seen.key, seen.value) == (0, 5_000, b"k", b"v")
-    assert isinstance(records["app-engagement-changelog"], ConsumerRecord)
+    thread.app = thread.consumer.app
+    for seen in (await thread._fetch_records(SimpleNamespace(_fetcher=fetcher), set())).values():  # type: ignore[arg-type]
+        assert not isinstance(seen, ConsumerRecord)
+        assert (seen.offset, seen.timestamp, seen.key, seen.value) == (0, 5_000, b"k", b"v")
+
+
+def test_idle_partitions_hold_no_fetch_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust's own time is put aside."""
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_args: SimpleNamespace(_fetch_max_wait_ms=1_500))
+    assert ConsumerThread.__new__(ConsumerThread)._create_worker_consumer(None)._fetch_max_wait_ms == FETCH_WAIT_MS
 
 
 def test_what_is_relied_on_of_aiokafka_is_still_there() -> None:
     """Private names; ``ConsumerThread`` would be slower without them, and nothing else would tell."""
     assert "_partition_records" in inspect.getsource(FetchResult.__init__)
     assert "self._consumer_record(" in inspect.getsource(PartitionRecords._unpack_records)
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
     assert "self._records = " in inspect.getsource(aiokafka.consumer.fetcher.Fetcher.__init__)
