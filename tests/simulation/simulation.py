@@ -14,12 +14,15 @@ from typing import Any
 
 from models.session import Result
 from models.state import decode_session
+from streams.monitoring import LONGEST_FLUSH_PAUSE
 from streams.tables import parse_key
 from tests.simulation.broker import Broker
 from tests.simulation.history import DAY, SECOND, START, History, Shape, make_history
 from tests.simulation.oracle import EPOCH, Fate, Verdicts, judge
 from tests.simulation.worker import CHANGELOGS, Life, Setting
 
+SETTLING = int(LONGEST_FLUSH_PAUSE * SECOND) + 2 * SECOND
+"""Microseconds after the last deadline until everything is told, also when flushes take long and so come seldom."""
 NAMESPACE = uuid.UUID("6f1d0f5e-3c0b-5b7e-9a55-0d7c1f2b8e41")
 
 
@@ -62,7 +65,7 @@ def simulate(seed: int, shape: Shape) -> Run:
     setting = Setting(history.grace, history.wait, flush_seconds=rng.choice((0.05, 0.3, 1.0)), failures=rng.choice((0.0, 0.0, 0.05)), fetch_gap=rng.random() < 0.5)
     run = Run(history, broker)
     now = START + rng.choice((0, 0, rng.randrange(6 * SECOND)))
-    horizon = history.end + history.longest + history.grace + history.wait + 2 * SECOND
+    horizon = history.end + history.longest + history.grace + history.wait + SETTLING
     for number in range(rng.choice((0, 1, 2, 3, 6))):
         life = Life(broker, setting, rng, now, number)
         _live(rng, life, shape, run)
@@ -70,11 +73,11 @@ def simulate(seed: int, shape: Shape) -> Run:
     life = Life(broker, setting, rng, now, 1_000)
     first = dict(broker.committed)
     try:
-        life.run(max(horizon, now + history.wait + 3 * SECOND))
+        life.run(max(horizon, now + history.wait + SETTLING))
         _check_rest(run, life, first)
         _check_told(run, judge(history), shape)
         life.loop.now += DAY
-        life.run(life.loop.now + 4 * SECOND)
+        life.run(life.loop.now + SETTLING)
         _check_forgotten(run, life)
     finally:
         _note(run, life)
