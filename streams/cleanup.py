@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from models.errors import Reject
 from models.moments import to_datetime
 from streams.audit import AuditEntry, add_entries
+from streams.crash_points import crash_point
 from streams.database import explained, is_storable
 from streams.outbound.pending import withdraw_calls
 
@@ -130,7 +131,10 @@ async def clean_up(connection: AsyncConnection, kills: Sequence[Kill]) -> Cleane
         return Cleaned(0, 0)
     given = {"variants": list(first), "kills": msgspec.json.encode(list(first.values())).decode()}
     variants = (await connection.execute(_KILL_VARIANTS, given)).scalar_one()
-    return Cleaned(variants, (await connection.execute(_CANCEL_POSTS, given)).scalar_one())
+    crash_point("after_pool_statement")
+    posts = (await connection.execute(_CANCEL_POSTS, given)).scalar_one()
+    crash_point("after_posts_statement")
+    return Cleaned(variants, posts)
 
 
 _LOCK_POOL_ROW = text("SELECT status, kill_id FROM variant_pool WHERE variant_id = :variant_id FOR NO KEY UPDATE")

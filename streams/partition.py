@@ -25,6 +25,7 @@ from models.policy import Defaults
 from models.session import Outcome, Session
 from models.state import encode_session, encode_waiters, seal_event_ids
 from streams.codec import dead_letter, encode_json, microseconds
+from streams.crash_points import crash_point
 from streams.folding import FOLDS
 from streams.ports import Done, Incoming, Log, Observer, Table, Tables, Topics
 
@@ -68,6 +69,7 @@ class PartitionWorker:
     async def fold(self, topic: str, records: Sequence[Incoming], done: Done) -> None:
         """Fold the records of a chunk, in order. They are done after a later ``flush``."""
         fold = FOLDS[self._topics.sources.index(topic)]
+        crash_point("after_read")
         async with self._folding:
             for start in range(0, len(records), FOLD_SLICE):
                 part = records[start : start + FOLD_SLICE]
@@ -78,6 +80,7 @@ class PartitionWorker:
                 if self.is_closed:
                     return
             self._folded.append(done)
+            crash_point("after_fold")
             if self.monitor.wants_flush:
                 self.monitor.wants_flush = False
                 await self.flush()
@@ -165,6 +168,7 @@ class PartitionWorker:
 
     async def _latch_and_tell(self, emissions: list[Started | Ended]) -> None:
         await self._write_states([emission.session for emission in emissions])
+        crash_point("after_latch")
         if not self.is_closed:
             await self._tell(emissions)
 
@@ -172,11 +176,13 @@ class PartitionWorker:
         for start in range(0, len(emissions), SLICE):
             part = [(emission, self._messages(emission)) for emission in emissions[start : start + SLICE]]
             sent = [(emission, [(message, await self._log.send(*message)) for message in messages]) for emission, messages in part]
+            crash_point("after_send")
             for emission, messages in sent:
                 for message, ticket in messages:
                     while not await self._log.delivered(ticket):
                         ticket = await self._log.send(*message)  # noqa: PLW2901 - the same message again
                 if isinstance(emission, Ended):
+                    crash_point("after_end_ack")
                     appended = self._kill_appended.pop(id(emission.session), 0)
                     if appended:
                         self._observer.evaluated((self._clock() - appended) / SECOND)
@@ -189,6 +195,7 @@ class PartitionWorker:
             return [(self._topics.monitoring_record, key, start_record(session).to_bytes(), partition)]
         messages = [(self._topics.monitoring_record, key, end_record(session).to_bytes(), partition)]
         if session.end is not None and session.end.outcome is Outcome.KILLED:
+            crash_point("before_kill_send")
             messages.insert(0, (self._topics.variant_killed, key, encode_json(kill_event(session)), partition))
         return messages
 
@@ -209,9 +216,13 @@ class PartitionWorker:
             sessions, deleted = self.monitor.take_changes()
             segments = self.monitor.waiting.changed_segments()
             await self._bury(letters)
+            if letters:
+                crash_point("after_dead_letters")
             unused, self._unused = self._unused, []
             await self._write(self._tables.event_id, [(key, None) for key in unused])
             await self._write_sessions(sessions)
+            if sessions:
+                crash_point("after_state_write")
             await self._write(self._tables.engagement, [(self._session_key(session), None) for session in deleted])
             await self._write(
                 self._tables.waiting,
@@ -219,8 +230,12 @@ class PartitionWorker:
             )
             if self.is_closed:
                 return
+            if done:
+                crash_point("before_ack")
             for chunk in done:
                 chunk.ack()
+            if done:
+                crash_point("after_ack")
             if sessions or deleted or segments:
                 self._observer.flushed((self._clock() - began) / SECOND, {"engagement": len(sessions) + len(deleted), "waiting": len(segments)})
 

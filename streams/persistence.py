@@ -15,6 +15,7 @@ from models.moments import format_moment
 from models.monitoring_record import MonitoringRecord
 from streams.audit import AuditEntry, add_entries
 from streams.cleanup import Cleaned, Kill, clean_up
+from streams.crash_points import crash_point
 from streams.outbound.messages import killed_call
 from streams.outbound.pending import add_calls
 
@@ -100,16 +101,21 @@ async def persist(engine: AsyncEngine, records: Sequence[MonitoringRecord], targ
     sessions = _by_session(records)
     if not sessions:
         return Persisted()
+    crash_point("before_begin")
     async with engine.begin() as connection:
         written = (await connection.execute(_WRITE_SESSIONS, {"rows": msgspec.json.encode([_row(records) for records in sessions.values()]).decode()})).all()
+        crash_point("after_sessions_statement")
         changed = {row.session_id: row for row in written}
         started = [session for session in sessions if session in changed and changed[session].is_new]
         ends = [sessions[session][-1] for session in sessions if session in changed and changed[session].is_ended]
         await add_entries(connection, [*map(_start_entry, (sessions[session][0] for session in started)), *map(_end_entry, ends)])
+        crash_point("after_audit_statement")
         kills = _in_order(ends, records)
         cleaned = await clean_up(connection, [_kill(end) for end in kills])
         if target is not None:
             await add_calls(connection, [killed_call(end, target) for end in kills])
+        crash_point("before_commit")
+    crash_point("after_commit")
     return _count(len(started), ends, cleaned)
 
 

@@ -16,6 +16,7 @@ from faust.types import TP
 from models.errors import Reject
 from models.monitoring_record import MonitoringRecord, parse
 from streams.codec import dead_letter, microseconds
+from streams.crash_points import crash_point
 from streams.delivery import KafkaLog
 from streams.faust_app import create_app, source_topic
 from streams.metrics import Metrics
@@ -81,8 +82,10 @@ class Sink:
 
     async def _write(self, chunk: Chunk) -> None:
         try:
+            crash_point("sink_after_read")
             records, chunk.records = chunk.records, []
             await self._write_batch(chunk.tp, records)
+            crash_point("sink_before_ack")
             chunk.ack()
             self._advanced_at = time.monotonic()
         except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker

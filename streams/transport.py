@@ -25,6 +25,7 @@ from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
+from streams.crash_points import crash_point
 from streams.ledger import Ledger, Span
 from streams.ports import Incoming
 
@@ -202,6 +203,12 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Gaps need no care; see ``Ledger``."""
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        crash_point("before_offset_commit")
+        committed: bool = await super()._commit(offsets)
+        crash_point("after_offset_commit")
+        return committed
 
     def _filter_tps_with_pending_acks(self, topics: Iterable[TP | str] | None = None) -> Iterator[TP]:
         wanted = None if topics is None else set(topics)
