@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Positive = Annotated[float, Field(gt=0)]
+from models.errors import Stop
+from streams.secret_files import read_secret, read_tokens
+
+_SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -31,6 +34,7 @@ class Settings(BaseSettings):
     )
     kafka_sasl_username: str | None = Field(None, validation_alias=_shared("KAFKA_SASL_USERNAME"), description="SASL user.")
     kafka_sasl_password: SecretStr | None = Field(None, validation_alias=_shared("KAFKA_SASL_PASSWORD"), description="SASL password.")
+    kafka_sasl_password_file: Path | None = Field(None, validation_alias=_shared("KAFKA_SASL_PASSWORD_FILE"), description="File that holds it, instead of `KAFKA_SASL_PASSWORD`.")
     kafka_ssl_cafile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_CAFILE"), description="CA certificates (PEM) that sign the brokers'; the system's when unset.")
     kafka_ssl_certfile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_CERTFILE"), description="Client certificate (PEM), for mutual TLS.")
     kafka_ssl_keyfile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_KEYFILE"), description="Key (PEM) of the client certificate.")
@@ -38,6 +42,9 @@ class Settings(BaseSettings):
         SecretStr("postgresql://early_kill@127.0.0.1:5432/early_kill"),
         validation_alias=_shared("DATABASE_URL"),
         description="PostgreSQL, `postgresql://…` (also `postgresql+psycopg://…`).",
+    )
+    database_url_file: Path | None = Field(
+        None, validation_alias=_shared("DATABASE_URL_FILE"), description="File that holds it, instead of `DATABASE_URL`; read again for each new connection."
     )
 
     app_id: str = Field("early-kill", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group, and the prefix of the internal topics.")
@@ -50,6 +57,8 @@ class Settings(BaseSettings):
     web_url: str | None = Field(None, description="How the other workers reach this one's API; `http://<web host>:<web port>` when unset.")
     read_tokens: frozenset[SecretStr] = Field(frozenset(), description="Bearer tokens (JSON list) that may read.")
     operate_tokens: frozenset[SecretStr] = Field(frozenset(), description="Bearer tokens (JSON list) that may read, start, stop and revive.")
+    read_tokens_file: Path | None = Field(None, description="File with more of the first, one a line; read again when it changes.")
+    operate_tokens_file: Path | None = Field(None, description="File with more of the second, likewise.")
 
     expected_engagement_rate: Fraction = Field(0.06, description="Expected rate of a variant whose event names none.")
     kill_threshold: Fraction = Field(0.5, description="Share of the expected rate below which a variant is killed, unless its event says otherwise.")
@@ -85,18 +94,70 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="Log lines for people, or one JSON object a line.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log lines to write.")
 
+    @field_validator(
+        "kafka_sasl_password_file",
+        "kafka_ssl_cafile",
+        "kafka_ssl_certfile",
+        "kafka_ssl_keyfile",
+        "database_url_file",
+        "read_tokens_file",
+        "operate_tokens_file",
+        "outbound_secret_file",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
     @field_validator("database_url")
     @classmethod
     def _only_postgresql(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+        if not value.get_secret_value().startswith(_SCHEMES):
             raise ValueError("must start with postgresql://")
         return value
 
     @property
     def sqlalchemy_url(self) -> str:
-        """The database URL as SQLAlchemy wants it, with the psycopg 3 driver named. Holds the password: never log it."""
-        rest = self.database_url.get_secret_value().split("://", 1)[1]
-        return f"postgresql+psycopg://{rest}"
+        """The database URL as SQLAlchemy wants it, with the psycopg 3 driver named. Holds the password: never log it.
+
+        Raises:
+            Stop: It is in a file that cannot be used, or given twice.
+        """
+        url = self.database_url.get_secret_value()
+        if self.database_url_file is not None:
+            if "database_url" in self.model_fields_set:
+                raise Stop("set either DATABASE_URL or DATABASE_URL_FILE")
+            url = read_secret(self.database_url_file, "DATABASE_URL_FILE")
+            if not url.startswith(_SCHEMES):
+                raise Stop("DATABASE_URL_FILE: the URL in it must start with postgresql://")
+        return f"postgresql+psycopg://{url.split('://', 1)[1]}"
+
+    @property
+    def kafka_password(self) -> str | None:
+        """The SASL password, None if there is none. Never log it.
+
+        Raises:
+            Stop: It is in a file that cannot be used, or given twice.
+        """
+        given = None if self.kafka_sasl_password is None else self.kafka_sasl_password.get_secret_value()
+        if self.kafka_sasl_password_file is None:
+            return given
+        if given:
+            raise Stop("set either KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE")
+        return read_secret(self.kafka_sasl_password_file, "KAFKA_SASL_PASSWORD_FILE")
+
+    @property
+    def api_tokens(self) -> frozenset[str]:
+        """All bearer tokens of the API that count now, those in files too. Never log them.
+
+        Raises:
+            Stop: A file of tokens cannot be used, or holds none.
+        """
+        tokens = {token.get_secret_value() for token in self.read_tokens | self.operate_tokens}
+        for path, name in ((self.read_tokens_file, "EARLY_KILL_READ_TOKENS_FILE"), (self.operate_tokens_file, "EARLY_KILL_OPERATE_TOKENS_FILE")):
+            if path is not None:
+                tokens |= read_tokens(path, name)
+        return frozenset(tokens)
 
     @property
     def advertised_url(self) -> str:

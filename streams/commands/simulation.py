@@ -43,7 +43,9 @@ async def run_demo(settings: Settings, endpoints: Endpoints, *, seed: int, once:
     Raises:
         Retry: Kafka or PostgreSQL went away for good.
     """
-    here = settings.model_copy(update={"kafka_bootstrap_servers": endpoints.kafka, "kafka_security_protocol": "PLAINTEXT", "database_url": SecretStr(endpoints.database_url)})
+    here = settings.model_copy(
+        update={"kafka_bootstrap_servers": endpoints.kafka, "kafka_security_protocol": "PLAINTEXT", "database_url": SecretStr(endpoints.database_url), "database_url_file": None}
+    )
     put(f"Watch it live: {endpoints.web[0]}/")
     engine = create_engine(here)
     try:

@@ -74,13 +74,14 @@ class Parts:
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
             "DATABASE_URL": postgres.database_url,
+            "DATABASE_URL_FILE": "",
             "EARLY_KILL_REPLICATION_FACTOR": "1",
         }
         named: dict[str, Any] = {name.removeprefix("EARLY_KILL_").lower(): value for name, value in reached.items()}
         settings = Settings(**named)
         environment = {**os.environ, **reached}
         host = LOOPBACK if settings.web_host in ANYWHERE else settings.web_host
-        tokens = sorted(token.get_secret_value() for token in settings.read_tokens | settings.operate_tokens)
+        tokens = sorted(settings.api_tokens)
         monitors = tuple(
             WorkerProcess(
                 f"monitor-{i}",

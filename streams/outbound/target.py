@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from models.errors import Stop
+from streams.secret_files import read_secret
 from streams.settings import Settings
 
 SECRET_CHARACTERS = 16
@@ -69,13 +70,10 @@ def _secret(settings: Settings) -> SecretStr:
     given = settings.outbound_secret is not None and bool(settings.outbound_secret.get_secret_value().strip())
     if given == (settings.outbound_secret_file is not None):
         raise Stop("EARLY_KILL_OUTBOUND_URL needs a secret: set either EARLY_KILL_OUTBOUND_SECRET or EARLY_KILL_OUTBOUND_SECRET_FILE")
-    if given and settings.outbound_secret is not None:
-        secret = settings.outbound_secret.get_secret_value().strip()
+    if settings.outbound_secret_file is not None:
+        secret = read_secret(settings.outbound_secret_file, "EARLY_KILL_OUTBOUND_SECRET_FILE")
     else:
-        try:
-            secret = settings.outbound_secret_file.read_text(encoding="utf-8").strip() if settings.outbound_secret_file else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise Stop(f"EARLY_KILL_OUTBOUND_SECRET_FILE cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
+        secret = "" if settings.outbound_secret is None else settings.outbound_secret.get_secret_value().strip()
     if len(secret) < SECRET_CHARACTERS:
         raise Stop(f"the secret for EARLY_KILL_OUTBOUND_URL must have {SECRET_CHARACTERS} characters or more, for example from `openssl rand -hex 32`")
     return SecretStr(secret)

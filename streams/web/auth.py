@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 
 from aiohttp import web
-from pydantic import SecretStr
 
 from models.errors import Stop
 from streams.settings import Settings
 from streams.web.problems import Problem
+from streams.web.tokens import Scope, Tokens, digest
 
-
-class Scope(IntEnum):
-    """What a call needs, and what a token grants; a higher one includes the lower."""
-
-    OPEN = 0
-    READ = 1
-    OPERATE = 2
+__all__ = ["CALLER", "Caller", "Gate", "Scope", "check_bind", "is_loopback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +27,16 @@ class Caller:
 CALLER = web.RequestKey("caller", Caller)
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-
-
-def _digests(tokens: Iterable[SecretStr]) -> list[bytes]:
-    return [_digest(token.get_secret_value()) for token in tokens]
-
-
 class Gate:
     """Knows the tokens, as digests, and tells callers apart."""
 
     def __init__(self, settings: Settings) -> None:
-        self._tokens = [(Scope.READ, digest) for digest in _digests(settings.read_tokens)] + [(Scope.OPERATE, digest) for digest in _digests(settings.operate_tokens)]
+        self._tokens = Tokens(settings)
 
     @property
     def is_open(self) -> bool:
         """Whether no tokens are configured, so that everybody may do everything."""
-        return not self._tokens
+        return not self._tokens.are_configured
 
     def caller(self, authorization: str | None) -> Caller | None:
         """Return who sent this ``Authorization`` header, or None if it grants nothing. Takes as long for a wrong token as for a right one."""
@@ -62,11 +45,11 @@ class Gate:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        digest, granted = _digest(token.strip()), Scope.OPEN
-        for scope, known in self._tokens:
-            if hmac.compare_digest(digest, known):
+        given, granted = digest(token.strip()), Scope.OPEN
+        for scope, known in self._tokens.known():
+            if hmac.compare_digest(given, known):
                 granted = max(granted, scope)
-        return Caller(granted, f"token {digest.hex()[:8]}") if granted > Scope.OPEN else None
+        return Caller(granted, f"token {given.hex()[:8]}") if granted > Scope.OPEN else None
 
     def admit(self, authorization: str | None, needed: Scope) -> Caller:
         """Return the caller if it may make a call that needs this scope.
@@ -103,10 +86,10 @@ def check_bind(settings: Settings) -> None:
     """Refuse to open the API to others without tokens.
 
     Raises:
-        Stop: The API would listen beyond loopback with no token configured, or a token is empty.
+        Stop: The API would listen beyond loopback with no token configured, a token is empty, or a file of tokens cannot be used.
     """
-    tokens = settings.read_tokens | settings.operate_tokens
-    if any(len(token.get_secret_value().strip()) == 0 for token in tokens):
+    tokens = settings.api_tokens
+    if any(len(token.strip()) == 0 for token in tokens):
         raise Stop("EARLY_KILL_READ_TOKENS and EARLY_KILL_OPERATE_TOKENS must not hold an empty token")
     if not tokens and not is_loopback(settings.web_host):
         raise Stop(f"the API would listen on {settings.web_host} without tokens: set EARLY_KILL_READ_TOKENS and EARLY_KILL_OPERATE_TOKENS, or EARLY_KILL_WEB_HOST=127.0.0.1")

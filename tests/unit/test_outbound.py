@@ -73,6 +73,7 @@ def test_the_secret_comes_from_one_place(tmp_path: Path):
     """The environment or a file, not both, not neither; a file's last newline is none of it."""
     file = tmp_path / "secret"
     file.write_text(f"{SECRET}\n")
+    file.chmod(0o600)
     target = target_of(settings(outbound_secret=None, outbound_secret_file=file))
     assert target is not None
     assert target.secret.get_secret_value() == SECRET

@@ -8,19 +8,27 @@ import gzip
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from yarl import URL
 
 from models.errors import Stop
+from streams.faust_app import create_app
+from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.web import inputs
-from streams.web.auth import Scope, check_bind
-from streams.web.install import faust_web_options
-from streams.web.playground import World
+from streams.web.auth import Gate, Scope, check_bind
+from streams.web.install import faust_web_options, install
+from streams.web.memory import MemoryLive, MemoryPublish, MemoryStore
+from streams.web.playground import World, free_port
+from streams.web.problems import Problem
 from streams.web.routes import ROUTES, Route
 from streams.web.server import HANDLER_ARGUMENTS
+from streams.web.sink_server import SinkServer, application
+from streams.web.tokens import LOOK_AGAIN_SECONDS, Tokens
 
 P = "/performance-monitor"
 POSTED = {"variant_id": "v1", "persona_id": "ada", "post_id": "p1", "expected_engagement_rate": 0.06}
@@ -96,6 +104,77 @@ async def test_every_call_asks_for_the_scope_of_the_table(guarded: World, http: 
     assert (await status({"Authorization": "Bearer wrong"}) == 401) == (route.scope > Scope.OPEN)
     assert (await status(READER) == 403) == (route.scope > Scope.READ)
     assert await status(OPERATOR) not in (401, 403)
+
+
+MONITORS_CALLS = {
+    ("GET", "/"): Scope.READ,
+    ("GET", "/health"): Scope.OPEN,
+    ("GET", "/ready"): Scope.READ,
+    ("GET", "/metrics"): Scope.READ,
+    ("GET", "/openapi.json"): Scope.READ,
+    ("POST", f"{P}/start-monitoring"): Scope.OPERATE,
+    ("GET", f"{P}/status/{{variant_id}}"): Scope.READ,
+    ("GET", f"{P}/active"): Scope.READ,
+    ("GET", f"{P}/sessions"): Scope.READ,
+    ("POST", f"{P}/stop/{{variant_id}}"): Scope.OPERATE,
+    ("POST", f"{P}/revive/{{variant_id}}"): Scope.OPERATE,
+    ("POST", f"{P}/peer/lookup"): Scope.READ,
+    ("POST", f"{P}/peer/active"): Scope.READ,
+}
+SINKS_CALLS = {("GET", "/health"): Scope.OPEN, ("GET", "/ready"): Scope.READ, ("GET", "/metrics"): Scope.READ}
+"""Every call of either server with the scope that it needs. A new call has to be entered here: decide who may make it."""
+
+
+def served(app: web.Application) -> set[tuple[str, str]]:
+    """What an application really answers, whoever added it; HEAD goes with GET."""
+    return {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None and route.method != "HEAD"}
+
+
+async def scope_of(http: aiohttp.ClientSession, method: str, url: str) -> Scope:
+    """The least that a caller needs, as found by asking."""
+    for scope, headers in ((Scope.OPEN, {}), (Scope.READ, READER), (Scope.OPERATE, OPERATOR)):
+        async with http.request(method, url, headers=headers) as response:
+            if response.status not in (401, 403):
+                return scope
+            await problem(response, 403 if scope == Scope.READ else 401)
+    raise AssertionError(f"nobody may call {url}")
+
+
+def test_the_monitor_serves_these_calls_and_no_others(tmp_path: Path):
+    """On Faust's own server, which would have pages of its own."""
+    settings = Settings.model_validate({**TOKENS, "kafka_bootstrap_servers": "127.0.0.1:9"})
+    app = create_app(settings, "scopes", **faust_web_options(settings))
+    app.conf.datadir = tmp_path
+
+    async def ping() -> None:
+        raise OSError
+
+    install(app, settings=settings, live=MemoryLive(), store=MemoryStore(), publish=MemoryPublish(), metrics=Metrics(), kafka_ping=ping)
+    assert served(app.web.web_app) == set(MONITORS_CALLS)
+
+
+async def test_every_call_of_the_monitor_needs_the_scope_that_was_decided(guarded: World, http: aiohttp.ClientSession):
+    """No less, no more; found by asking with no token, one that reads, one that operates."""
+    guarded.put("v1")
+    assert {call: await scope_of(http, call[0], guarded.url + call[1].replace("{variant_id}", "v1")) for call in MONITORS_CALLS} == MONITORS_CALLS
+
+
+async def test_every_call_of_the_sink_needs_the_scope_that_was_decided(http: aiohttp.ClientSession):
+    """And there are no others."""
+
+    async def report() -> tuple[bool, dict[str, str]]:
+        return True, {"status": "ready"}
+
+    app = application(Settings.model_validate(TOKENS), Metrics(), report)
+    assert served(app) == set(SINKS_CALLS)
+    port = free_port()
+    server = SinkServer(app, "127.0.0.1", port)
+    await server.start()
+    try:
+        await asyncio.sleep(0.05)
+        assert {call: await scope_of(http, call[0], f"http://127.0.0.1:{port}{call[1]}") for call in SINKS_CALLS} == SINKS_CALLS
+    finally:
+        await server.stop()
 
 
 def test_what_changes_something_is_post_and_needs_operate():
@@ -180,6 +259,79 @@ def test_an_empty_token_is_refused():
         check_bind(Settings.model_validate({"operate_tokens": [" "]}))
 
 
+class TokenFile:
+    """A file of tokens, and a clock that says when it is looked at."""
+
+    def __init__(self, path: Path, *tokens: str) -> None:
+        self.path, self.now = path, 0.0
+        self.write(*tokens)
+        self.tokens = Tokens(Settings.model_validate({"operate_tokens_file": path}), lambda: self.now)
+
+    def write(self, *tokens: str, mode: int = 0o600) -> None:
+        arriving = self.path.with_suffix(".new")
+        arriving.write_text("".join(f"{token}\n" for token in tokens))
+        arriving.chmod(mode)
+        arriving.replace(self.path)
+
+    @property
+    def count(self) -> int:
+        return len(self.tokens.known())
+
+
+def test_tokens_come_from_files_too(tmp_path: Path):
+    """One a line, beside those of the environment; each scope has its own file."""
+    read, operate = TokenFile(tmp_path / "read", "a", "", " b ").path, TokenFile(tmp_path / "operate", "c").path
+    settings = Settings.model_validate({"read_tokens": ["d"], "read_tokens_file": read, "operate_tokens_file": operate, "web_host": "10.0.0.5"})
+    check_bind(settings)
+    gate = Gate(settings)
+    assert [gate.admit(f"Bearer {token}", Scope.READ).scope for token in "abcd"] == [Scope.READ, Scope.READ, Scope.OPERATE, Scope.READ]
+    for wrong in ("", "e", "a\nb"):
+        with pytest.raises(Problem):
+            gate.admit(f"Bearer {wrong}", Scope.READ)
+
+
+def test_tokens_in_a_file_are_replaced_without_a_restart(tmp_path: Path):
+    """A second later at the latest, the old one counts no more."""
+    file = TokenFile(tmp_path / "tokens", "old")
+    old = file.tokens.known()
+    file.write("new", "newer")
+    file.now += LOOK_AGAIN_SECONDS - 0.001
+    assert file.tokens.known() == old
+    file.now += 0.001
+    assert file.count == 2
+    assert old[0] not in file.tokens.known()
+
+
+@pytest.mark.parametrize("mishap", ["gone", "empty", "open to others"])
+def test_a_file_of_tokens_that_cannot_be_used_closes_the_api(tmp_path: Path, caplog: pytest.LogCaptureFixture, mishap: str):
+    """It grants nothing, rather than everything to everybody; the log says why, and not what was in it. It counts again once it is mended."""
+    file = TokenFile(tmp_path / "tokens", "old-secret")
+    assert file.count == 1
+    if mishap == "gone":
+        file.path.unlink()
+    else:
+        file.write(*([] if mishap == "empty" else ["old-secret"]), mode=0o600 if mishap == "empty" else 0o644)
+    file.now += LOOK_AGAIN_SECONDS
+    assert file.count == 0
+    assert file.tokens.are_configured
+    [record] = caplog.records
+    assert "EARLY_KILL_OPERATE_TOKENS_FILE" in record.getMessage()
+    assert "old-secret" not in record.getMessage()
+    file.write("old-secret")
+    file.now += LOOK_AGAIN_SECONDS
+    assert file.count == 1
+
+
+def test_a_file_of_tokens_that_cannot_be_used_keeps_a_worker_from_starting(tmp_path: Path):
+    """Missing, or for everybody to read."""
+    settings = Settings.model_validate({"read_tokens_file": tmp_path / "tokens"})
+    with pytest.raises(Stop, match="EARLY_KILL_READ_TOKENS_FILE cannot be read: No such file"):
+        check_bind(settings)
+    TokenFile(tmp_path / "tokens", "a").path.chmod(0o604)
+    with pytest.raises(Stop, match="mode 0604"):
+        check_bind(settings)
+
+
 def test_faust_serves_nothing_of_its_own():
     """Faust's pages are all off, and it listens where the settings say."""
     options = faust_web_options(Settings.model_validate({"web_port": 23999}))
@@ -244,10 +396,6 @@ async def test_json_is_told_in_any_spelling(opened: World, http: aiohttp.ClientS
         b"null",
         b"\xff\xfe",
         b"\xef\xbb\xbf{}",
-        b'{"a": NaN}',
-        b'{"a": 1e999}',
-        b'{"a": "\\ud800"}',
-        b'{"a": "\\u0000"}',
         b"{} {}",
         b"[" * 60_000,
         b'{"a":' * 10_000,
@@ -258,6 +406,15 @@ async def test_a_body_that_is_no_json_object_is_refused(opened: World, http: aio
     """400, without a traceback, also for the hostile ones."""
     async with http.post(opened.url + f"{P}/start-monitoring", data=body, headers={"Content-Type": "application/json"}) as response:
         await problem(response, 400)
+
+
+@pytest.mark.parametrize("token", [b"NaN", b"1e999", b'"\\ud800"', b'"\\u0000"', b'[{"x": -Infinity}]'])
+@pytest.mark.parametrize("field", ["persona_id", "later"])
+async def test_what_is_refused_in_every_field_is_refused_by_its_name(opened: World, http: aiohttp.ClientSession, field: str, token: bytes):
+    """422, also where nobody knows the field."""
+    body = json.dumps({**POSTED, field: 0}).encode().replace(f'"{field}": 0'.encode(), f'"{field}": '.encode() + token)
+    async with http.post(opened.url + f"{P}/start-monitoring", data=body, headers={"Content-Type": "application/json"}) as response:
+        assert [error["field"] for error in (await problem(response, 422))["errors"]] == [field]
 
 
 async def test_a_body_on_the_bound_is_read_and_one_byte_more_is_not(opened: World, http: aiohttp.ClientSession):
