@@ -15,6 +15,7 @@ import faust
 from models.errors import EarlyKillError, Retry, Stop
 from streams.audit import audit
 from streams.cleanup import revive
+from streams.cleartext import cleartext
 from streams.clock import wall_clock
 from streams.database import check_schema, create_engine, ping
 from streams.logs import configure_logging
@@ -57,6 +58,8 @@ def run_worker(settings: Settings, role: Role) -> int:
         Stop: The set-up is wrong: topics, partition counts, tokens, outbound calls.
     """
     configure_logging(settings)
+    for line in cleartext(settings):
+        log.warning("%s", line)
     web_options: dict[str, Any] = {}
     if role == "monitor":
         web_options = faust_web_options(settings)
