@@ -70,13 +70,15 @@ def connection_parameters(
 def create_engine(settings: Settings) -> AsyncEngine:
     """Prepare a small pool; nothing connects yet. Close it with ``await engine.dispose()``.
 
+    A ``DATABASE_URL_FILE`` is read again for each connection, so that a password can change without a restart.
+
     Raises:
         Stop: ``DATABASE_URL`` can't be read.
     """
     parameters = connection_parameters(settings)
 
     async def connect() -> psycopg.AsyncConnection[Any]:
-        return await psycopg.AsyncConnection.connect(**parameters)
+        return await psycopg.AsyncConnection.connect(**(parameters if settings.database_url_file is None else connection_parameters(settings)))
 
     return create_async_engine(_DIALECT, async_creator=connect, pool_size=3, max_overflow=2, pool_timeout=5, pool_pre_ping=True, isolation_level="READ COMMITTED")
 
@@ -94,10 +96,10 @@ async def ping(engine: AsyncEngine) -> None:
 
 
 async def check_schema(engine: AsyncEngine) -> None:
-    """See whether the schema is there; errors as ``ping``."""
+    """See whether the schema is there, and may be read; errors as ``ping``."""
     with explained():
         async with asyncio.timeout(PATIENCE_SECONDS), engine.connect() as connection:
-            await connection.execute(text("SELECT FROM variant_monitoring, outbound_call LIMIT 0"))
+            await connection.execute(text("SELECT FROM variant_monitoring, variant_pool, scheduled_post, monitoring_audit, outbound_call LIMIT 0"))
 
 
 def sqlstate(error: BaseException) -> str | None:
