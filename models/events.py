@@ -28,6 +28,8 @@ METADATA_LIMIT = 4 * 1024
 """Most bytes ``metadata`` may have as compact JSON in UTF-8."""
 METADATA_DEPTH = 100
 """Most levels of objects and lists in ``metadata``: whatever reads it later has a limit, and none is lower."""
+SOURCE_KEPT = 1_000
+"""So many characters of ``source`` are kept: it travels in every record of the session, which has to stay below the limit of a value."""
 COUNT_LIMIT = 1_000_000
 TOTAL_LIMIT = 10**12
 
@@ -254,7 +256,7 @@ def posting(message: VariantPosted, append_us: int, defaults: Defaults) -> Posti
         post_id=message.post_id,
         policy=policy,
         posted_at=_at(message.posted_at, append_us, "posted_at"),
-        source=message.source,
+        source=None if message.source is None else message.source[:SOURCE_KEPT],
         metadata=message.metadata,
     )
 

@@ -128,10 +128,12 @@ def json_object(request: web.Request, body: bytes) -> dict[str, Any]:
     """Return the body as a JSON object, read as strictly as a value on a topic.
 
     Raises:
-        Problem: 415 if it is not declared as JSON, 400 if it is none, or holds what the contract refuses.
+        Problem: 415 if it is not declared as JSON, 400 if it is none, 422 if a field holds what the contract refuses everywhere.
     """
     _check_content_type(request)
     try:
         return parse_json(body)
     except Reject as error:
+        if error.field is not None:
+            raise invalid(error.field, error.reason) from None
         raise Problem(400, f"The body {error.reason}.") from None

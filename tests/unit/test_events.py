@@ -75,6 +75,12 @@ def test_the_service_may_have_other_defaults() -> None:
     assert policy == Policy(0.1, 0.9, 3, 4)
 
 
+def test_a_thousand_characters_of_the_source_are_kept() -> None:
+    """It goes into every record of the session, and those have to stay below the limit of a value."""
+    assert posted({**POSTED, "source": "é" * 1_000}).source == "é" * 1_000
+    assert posted({**POSTED, "source": "é" * 30_000}).source == "é" * 1_000
+
+
 def test_what_is_given_is_taken() -> None:
     """Every field of the two messages."""
     full = {**POSTED, "expected_engagement_rate": 1, "posted_at": format_moment(APPENDED - 5), "kill_threshold": 0.25, "min_interactions": 7, "timeout_minutes": 0.5}
@@ -290,6 +296,30 @@ RAW: list[tuple[bytes | None, str]] = [
     (b'{"variant_id":"v","kind":"view","x":' + b"1" * 5_000 + b"}", "too long"),
     (b'{"variant_id":"v","kind":"view","x":' + b"[" * 30_000 + b"]" * 30_000 + b"}", "nested too deeply"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        (b'{"x":NaN}', "x"),
+        (b'{"a":1,"x":[{"y":1e999}]}', "x"),
+        (b'{"x":"\\u0000"}', "x"),
+        (b'{"x":["\\ud800"]}', "x"),
+        (b'{"x":1e999,"x":1}', "x"),
+        (b'{"x":{"\\u0000":1}}', "x"),
+        (b'{"x":' + b"[" * 501 + b"]" * 501 + b"}", "x"),
+        (b'{"a\\u0000":1}', None),
+        (b'{"a\\nb":NaN}', None),
+        (b'{"' + b"x" * 101 + b'":NaN}', None),
+        (b'{"' + b"x" * 100 + b'":NaN}', "x" * 100),
+        (b"{", None),
+    ],
+)
+def test_a_field_that_holds_what_is_refused_everywhere_is_named(raw: bytes, field: str | None) -> None:
+    """The outermost one, if its name can be shown."""
+    with pytest.raises(Reject) as refusal:
+        parse_json(raw)
+    assert refusal.value.field == field
 
 
 @pytest.mark.parametrize(("raw", "reason"), RAW)
