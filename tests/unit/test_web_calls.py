@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from urllib.parse import quote
 
@@ -101,6 +102,15 @@ async def test_what_is_published_is_what_was_sent():
         status, _, _ = await Client(session, world.url)("POST", f"{P}/start-monitoring", json=sent)
         assert status == 201
         assert world.publish.posted == [{**POSTED, "posted_at": sent["posted_at"], "timeout_minutes": 43200.0, "metadata": {"k": [1]}}]
+
+
+async def test_what_would_be_too_large_on_the_topic_is_not_published(world: World, ask: Client):
+    """A body on the limit that grows by a byte when it is published, for a number is written as one, is 413; one that does not is taken."""
+    for post, timeout, status in [("p1", "43200.0", 201), ("p2", "43200", 413)]:
+        start = json.dumps({**POSTED, "post_id": post, "source": ""}, separators=(",", ":"))[:-1] + f',"timeout_minutes":{timeout}}}'
+        body = start.replace('"source":""', f'"source":"{"x" * (64 * 1024 - len(start))}"')
+        assert (await ask("POST", f"{P}/start-monitoring", data=body, headers={"Content-Type": "application/json"}))[0] == status
+    assert [message["post_id"] for message in world.publish.posted] == ["p1"]
 
 
 async def test_what_is_monitored_is_not_started_again(world: World, ask: Client):
