@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -17,7 +17,7 @@ from msgspec import Meta
 from models.errors import Reject
 from models.events import COUNT_LIMIT
 from models.moments import EARLIEST, FUTURE_LIMIT, MILLISECOND, parse_moment
-from models.strict_json import VALUE_LIMIT
+from models.strict_json import DEPTH_LIMIT, VALUE_LIMIT
 from streams.ports import Incoming
 from streams.seconds import USUAL_LENGTH, whole_seconds
 
@@ -43,14 +43,20 @@ class Increment(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     totals: msgspec.Raw = _NOTHING
 
 
+class _Wider(Increment, forbid_unknown_fields=False, gc=False):
+    """Passes over unknown fields, of which it sees only that they are JSON."""
+
+
 _decode_lines = msgspec.json.Decoder(Increment).decode_lines
+_decode_wider_lines = msgspec.json.Decoder(_Wider).decode_lines
+_read_lines = msgspec.json.Decoder(Any).decode_lines
 
 
 def decode_increments(records: Sequence[Incoming]) -> list[Increment] | None:
     """Read the records' values.
 
     Returns:
-        An increment for each record, or None if one of the values is out of the ordinary: escapes, unknown fields,
+        An increment for each record, or None if one of the values is out of the ordinary: escapes, deep nesting,
         anything that ``models.events`` would refuse, …
     """
     events = _decode([record.value for record in records])
@@ -65,6 +71,26 @@ def decode_increments(records: Sequence[Incoming]) -> list[Increment] | None:
 
 
 def _decode(values: list[bytes | None]) -> list[Increment] | None:
+    lines = _joined(values)
+    if lines is None:
+        return None
+    try:
+        events = _decode_known(lines)
+        if events is None:
+            events = _decode_wider(lines, values)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if len(events) != len(values):
+        return None
+    if b'"totals"' in lines:  # which an increment has no use for, so nobody has looked at them
+        for event in events:
+            if event.totals is not _NOTHING:
+                event.kind = ODD
+    return events
+
+
+def _joined(values: list[bytes | None]) -> bytes | None:
+    """Return the values as lines; None if one is missing, too large or no text that can be printed, or may not stand for itself."""
     try:
         lines = b"\n".join(values)  # type: ignore[arg-type] # a value that is missing is found out here
     except TypeError:
@@ -74,15 +100,38 @@ def _decode(values: list[bytes | None]) -> list[Increment] | None:
         return None
     if b"\\" in lines or b"\x7f" in lines or (len(lines) > VALUE_LIMIT and max(map(len, values)) > VALUE_LIMIT):  # type: ignore[arg-type]
         return None
-    try:
-        if not lines.isascii():
+    if not lines.isascii():
+        try:
             str(lines, "utf-8")
-            if _C1_CONTROL.search(lines):
-                return None
-        events = _decode_lines(lines)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return events if len(events) == len(values) else None
+        except UnicodeDecodeError:
+            return None
+        if _C1_CONTROL.search(lines):
+            return None
+    return lines
+
+
+def _decode_known(lines: bytes) -> list[Increment] | None:
+    """Return what the lines hold; None if there are unknown fields."""
+    try:
+        return _decode_lines(lines)
+    except msgspec.ValidationError as error:
+        if str(error).startswith("Object contains unknown field"):
+            return None
+        raise
+
+
+def _decode_wider(lines: bytes, values: list[bytes | None]) -> list[Increment]:
+    """Return what the lines hold besides unknown fields, once it is known that nothing in those is refused.
+
+    That leaves numbers that are too large or too long, which reading all of it finds, and nesting: ``DEPTH_LIMIT`` levels begin with as many brackets.
+
+    Raises:
+        msgspec.DecodeError, RecursionError: There is something that is refused, or may be.
+    """
+    if len(lines) > DEPTH_LIMIT and any(value.count(b"[") + value.count(b"{") > DEPTH_LIMIT for value in values):  # type: ignore[union-attr] # none is missing
+        raise RecursionError
+    _read_lines(lines)
+    return _decode_wider_lines(lines)  # type: ignore[return-value] # a list that nobody adds to
 
 
 def _check_keys(events: list[Increment], keys: list[bytes | None]) -> None:

@@ -272,6 +272,7 @@ special = st.fixed_dictionaries(
         "occurred_at": st.sampled_from(MOMENTS),
         "source": st.sampled_from(["s", "\x85", "ø", 'with "quotes"']),
         "totals": st.sampled_from([None, {"views": 3}, [[]]]),
+        "later": anything | st.sampled_from([{"x": [1, {}]}, "", 10**4299, 1e308]),
     },
 )
 
