@@ -16,10 +16,13 @@ import msgspec
 from msgspec import Meta
 
 from models.errors import Reject
-from models.moments import format_moment, from_datetime
+from models.moments import EARLIEST, format_moment, from_datetime
 from models.strict_json import VALUE_LIMIT
 
 Kind = Literal["started", "killed", "timed_out", "stopped"]
+METADATA_DEPTH = 200
+"""Most levels of objects and lists in ``monitoring_metadata``; what a post brings along has at most half as many."""
+_YEAR_10000 = 253_402_300_800_000_000  # microseconds
 _FIELD = re.compile(r" - at `\$\.?(.*)`$")
 
 _Id = Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f]{1,200}\Z")]
@@ -120,8 +123,8 @@ def parse(value: bytes) -> MonitoringRecord:
     """Read the value of a ``monitoring_record``; unknown fields are ignored.
 
     Raises:
-        Reject: With the field at fault: over 64 KiB, not UTF-8 (all of it), not JSON, a wrong type or range, U+0000 anywhere in
-            what is kept, or columns that contradict the kind.
+        Reject: With the field at fault: over 64 KiB, not UTF-8 (all of it), not JSON, a wrong type or range, a moment outside of
+            the years 2000 to 9999, nested too deeply, U+0000 anywhere in what is kept, or columns that contradict the kind.
     """
     if len(value) > VALUE_LIMIT:
         raise Reject("longer than 64 KiB")
@@ -138,6 +141,8 @@ def parse(value: bytes) -> MonitoringRecord:
         raise Reject(_FIELD.sub("", text), field[1] or None if field else None) from None
     except msgspec.DecodeError as error:
         raise Reject(f"not JSON: {error}") from None
+    if _is_deeper(wire.monitoring_metadata, METADATA_DEPTH):
+        raise Reject("nested too deeply", "monitoring_metadata")
     if b"\\u0000" in value and _has_nul(msgspec.to_builtins(wire)):
         raise Reject("U+0000 in a string")
     _check_kind(wire)
@@ -165,6 +170,15 @@ def _check_kind(wire: _Wire) -> None:
             raise Reject(f"contradicts kind {wire.kind}", field)
 
 
+def _is_deeper(value: dict[str, Any], levels: int) -> bool:
+    level: list[Any] = [value]
+    for _ in range(levels):
+        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item) if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
+
+
 def _has_nul(value: object) -> bool:
     if isinstance(value, str):
         return "\0" in value
@@ -183,7 +197,10 @@ def _from_wire(wire: _Wire) -> MonitoringRecord:
     fields: dict[str, Any] = {name: getattr(wire, name) for name in _SHARED}
     for name in _MOMENTS:
         moment: datetime | None = getattr(wire, name)
-        fields[f"{name}_us"] = None if moment is None else from_datetime(moment)
+        us = None if moment is None else from_datetime(moment)
+        if us is not None and not EARLIEST <= us < _YEAR_10000:
+            raise Reject("lies outside the years 2000 to 9999", name)
+        fields[f"{name}_us"] = us
     return MonitoringRecord(**fields)
 
 

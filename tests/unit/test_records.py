@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models import ids
 from models.errors import Reject
 from models.moments import EARLIEST
-from models.monitoring_record import MonitoringRecord, parse
+from models.monitoring_record import METADATA_DEPTH, MonitoringRecord, parse
 from models.strict_json import VALUE_LIMIT
 
 SESSION = ids.session_id("v", "p")
@@ -194,6 +194,36 @@ def test_what_is_no_record_is_refused(value: bytes, reason: str):
     """With a reason for the dead letter."""
     with pytest.raises(Reject, match=reason):
         parse(value)
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_taken"),
+    [
+        ("2000-01-01T00:00:00Z", True),
+        ("1999-12-31T23:59:59.999999Z", False),
+        ("9999-12-31T23:59:59.999999Z", True),
+        ("9999-12-31T23:59:59-00:01", False),
+        ("0001-01-01T00:00:00+00:01", False),
+    ],
+)
+def test_a_moment_lies_in_the_years_2000_to_9999(moment: str, is_taken: bool):
+    """Others cannot be written into a table, or not be written at all."""
+    if is_taken:
+        parse(wire(START | {"started_at": moment}))
+    else:
+        with pytest.raises(Reject, match="started_at: lies outside the years 2000 to 9999"):
+            parse(wire(START | {"started_at": moment}))
+
+
+def test_metadata_may_be_two_hundred_levels_deep():
+    """Twice what a post may bring along."""
+
+    def nested(levels: int) -> dict[str, Any]:
+        return {"x": nested(levels - 1)} if levels > 1 else {}
+
+    parse(wire(START | {"monitoring_metadata": nested(METADATA_DEPTH)}))
+    with pytest.raises(Reject, match="monitoring_metadata: nested too deeply"):
+        parse(wire(START | {"monitoring_metadata": nested(METADATA_DEPTH + 1)}))
 
 
 def test_the_longest_value_is_read():
