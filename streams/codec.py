@@ -21,6 +21,8 @@ from streams.seconds import USUAL_LENGTH, whole_seconds
 
 DEAD_LETTER_BYTES = 4 * 1024
 """So much of a key or value goes into a dead letter. Source: contract, section 2."""
+REASON_CHARACTERS = 1_000
+"""So much of a reason goes into a dead letter; it may repeat what it is about."""
 _FAST_BYTES = 2_048
 
 _Id = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -92,7 +94,7 @@ def dead_letter(topic: str, partition: int, offset: int, append_us: int, key: by
         "value_base64": _head(value),
         "key_size": None if key is None else len(key),
         "value_size": None if value is None else len(value),
-        "reason": reason,
+        "reason": reason[:REASON_CHARACTERS],
         "at": format_moment(now),
     }
     return (key if key is not None and len(key) <= DEAD_LETTER_BYTES else None), _encode(letter)

@@ -57,6 +57,12 @@ def test_four_kibibytes_of_each_are_kept() -> None:
     assert (value["key_size"], value["value_size"]) == (4097, 4097)
 
 
+def test_a_thousand_characters_of_a_reason_are_kept() -> None:
+    """It may repeat what it is about, which may have any length."""
+    _, value = dead_letter("t", 0, 0, T, None, None, "é" * 50_000, T)
+    assert json.loads(value)["reason"] == "é" * 1_000
+
+
 def test_the_fast_way_is_taken_for_the_common_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would be no faster."""
     monkeypatch.setattr(codec, "parse_interaction", None)
