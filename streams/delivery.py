@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder
+
+from models.errors import Stop
+from streams.topics import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +24,11 @@ BATCH_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sent:
-    """Records on their way: what resolves when the brokers have them, and who sends them."""
+    """Records on their way: what resolves when the brokers have them, who sends them, and to which topic."""
 
     future: asyncio.Future[Any]
     producer: AIOKafkaProducer
+    topic: str
 
 
 class KafkaLog:
@@ -87,7 +91,11 @@ class KafkaLog:
             await producer.stop()
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Sent:
-        """Append a record behind those sent before; ask ``delivered`` whether it has arrived."""
+        """Append a record behind those sent before; ask ``delivered`` whether it has arrived.
+
+        Raises:
+            Stop: It is larger than Kafka takes: sending it again would never end, and dropping it would lose it.
+        """
         self._may_send()
         while True:
             producer = self._producer
@@ -95,7 +103,9 @@ class KafkaLog:
                 await self._start_over(None)
                 continue
             try:
-                return Sent(await producer.send(topic, value, key=key, partition=partition), producer)
+                return Sent(await producer.send(topic, value, key=key, partition=partition), producer, topic)
+            except MessageSizeTooLargeError:
+                raise _too_large(topic) from None
             except (KafkaError, OSError) as error:
                 self._failed(error)
                 await self._start_over(producer)
@@ -116,7 +126,7 @@ class KafkaLog:
             try:
                 for batch in _packed(producer, records):
                     futures.append(await producer.send_batch(batch, topic, partition=partition))  # noqa: PERF401 - those sent before a failure are needed
-                return Sent(asyncio.gather(*futures), producer)
+                return Sent(asyncio.gather(*futures), producer, topic)
             except (KafkaError, OSError) as error:
                 for future in futures:
                     future.cancel()  # what becomes of these does not matter: all are sent again
@@ -124,9 +134,15 @@ class KafkaLog:
                 await self._start_over(producer)
 
     async def delivered(self, sent: Sent) -> bool:
-        """Wait until all in-sync replicas have what was sent; False if that could not be had and it has to be sent again."""
+        """Wait until all in-sync replicas have what was sent; False if that could not be had and it has to be sent again.
+
+        Raises:
+            Stop: The topic takes no records, or batches, of this size.
+        """
         try:
             await asyncio.shield(sent.future)  # a caller that gives up must not take back what is on its way
+        except MessageSizeTooLargeError:
+            raise _too_large(sent.topic) from None
         except (KafkaError, OSError) as error:
             self._failed(error)
             await self._start_over(sent.producer)
@@ -159,6 +175,10 @@ class KafkaLog:
                 except (KafkaError, OSError, TimeoutError):
                     pass
             await self._connect()
+
+
+def _too_large(topic: str) -> Stop:
+    return Stop(f"Kafka refuses a record for {topic} because of its size; max.message.bytes of that topic has to be at least {MAX_MESSAGE_BYTES}")
 
 
 def _packed(producer: AIOKafkaProducer, records: Iterable[tuple[bytes, bytes | None]]) -> Iterator[BatchBuilder]:

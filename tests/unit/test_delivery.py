@@ -6,8 +6,9 @@ import asyncio
 from typing import Any, ClassVar
 
 import pytest
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
+from models.errors import Stop
 from streams import delivery
 from streams.delivery import KafkaLog
 
@@ -48,9 +49,13 @@ class Producer:
     async def send(self, _topic: str, value: bytes, **_: Any) -> asyncio.Future[None]:
         if self._fails("send"):
             raise KafkaTimeoutError
+        if self._fails("refuse at once"):
+            raise MessageSizeTooLargeError
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._fails("acknowledge"):
             future.set_exception(KafkaTimeoutError())
+        elif self._fails("refuse"):
+            future.set_exception(MessageSizeTooLargeError())
         else:
             Producer.arrived.append(value)
             future.set_result(None)
@@ -112,6 +117,18 @@ async def test_batches_that_fail_are_all_sent_again(kafka_log: KafkaLog, failure
         pass
     assert Producer.arrived[-2:] == [b"0=v;1=v;", b"2=v;"]
     assert len(Producer.made) == 2
+
+
+@pytest.mark.parametrize("failure", ["refuse at once", "refuse"])
+async def test_a_record_that_is_too_large_for_kafka_stops_instead_of_being_sent_for_ever(kafka_log: KafkaLog, failure: str):
+    """One line that names the topic; by the same producer, for it has not failed."""
+    Producer.failures = [failure]
+    with pytest.raises(Stop, match=r"record for changelog because of its size; max\.message\.bytes"):
+        await kafka_log.append("changelog", None, b"value")
+    Producer.failures = ["refuse"]
+    with pytest.raises(Stop, match="record for changelog"):
+        await kafka_log.delivered(await kafka_log.send_all("changelog", 0, [(b"k", b"v")]))
+    assert len(Producer.made) == 1
 
 
 async def test_two_that_start_at_once_make_one_producer(kafka_log: KafkaLog):
