@@ -14,7 +14,8 @@ from aiokafka.errors import KafkaError
 
 from models.errors import Reject, Retry, Stop
 from models.events import parse_interaction, parse_stop, parse_variant_posted
-from models.moments import format_moment
+from models.moments import DAY, format_moment
+from models.monitoring_record import parse as parse_monitoring_record
 from models.policy import Defaults
 from models.strict_json import parse_json
 from streams.event_log import MOMENT_FIELD, to_bytes
@@ -94,6 +95,7 @@ class DeadLetters:
 
     def __init__(self, settings: Settings, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
         self._settings = settings
+        self._defaults = Defaults(settings.expected_engagement_rate, settings.kill_threshold, settings.min_interactions, settings.timeout_minutes)
         self._consumer = consumer
         self._producer = producer
         self._topics = {topic_name(settings, topic): topic for topic in RETENTION_DAYS}
@@ -176,7 +178,7 @@ class DeadLetters:
         if record is None:
             return Resent(letter, "gone")
         try:
-            value = again(topic, record, now_us)
+            value = again(topic, record, now_us, self._defaults)
         except Reject as error:
             return Resent(letter, "unusable", str(error))
         landed = await self._producer.send_and_wait(letter.topic, value=value, key=record.key)
@@ -208,24 +210,35 @@ class DeadLetters:
         return batches.get(place, [])
 
 
-def again(topic: str, record: ConsumerRecord, now_us: int) -> bytes | None:
+def again(topic: str, record: ConsumerRecord, now_us: int, defaults: Defaults) -> bytes | None:
     """Return the value to send again at ``now_us`` for a record of ``topic`` (without the prefix).
 
     Raises:
         Reject: A worker would refuse it again, as it stands.
     """
+    value: bytes | None = record.value
+    if topic in MOMENT_FIELD:
+        event = parse_json(value)
+        if event.get(MOMENT_FIELD[topic]) is None:
+            event[MOMENT_FIELD[topic]] = format_moment(record.timestamp * 1_000)
+        if topic == "interaction" and event.get("event_id") is None:
+            event["event_id"] = f"dead-letter:{topic}/{record.partition}/{record.offset}"
+        value = to_bytes(event)
+    _check(topic, value, record.key, now_us, defaults)
+    return value
+
+
+def _check(topic: str, value: bytes | None, key: bytes | None, now_us: int, defaults: Defaults) -> None:
     if topic == "variant_posted":
-        parse_variant_posted(record.value, record.key, now_us, Defaults())
+        posting = parse_variant_posted(value, key, now_us, defaults)
+        if posting.posted_at + posting.policy.timeout + DAY < now_us:
+            raise Reject("posted more than a day after its own deadline")
     elif topic == "interaction":
-        parse_interaction(record.value, record.key, now_us)
+        parse_interaction(value, key, now_us)
     elif topic == "monitoring_control":
-        parse_stop(record.value, record.key)
-    if topic not in MOMENT_FIELD:
-        value: bytes | None = record.value
-        return value
-    event = parse_json(record.value)
-    if event.get(MOMENT_FIELD[topic]) is None:
-        event[MOMENT_FIELD[topic]] = format_moment(record.timestamp * 1_000)
-    if topic == "interaction" and event.get("event_id") is None:
-        event["event_id"] = f"dead-letter:{topic}/{record.partition}/{record.offset}"
-    return to_bytes(event)
+        parse_stop(value, key)
+    elif topic == "monitoring_record":
+        if value is None:
+            raise Reject("has no value")
+        if parse_monitoring_record(value).variant_id.encode() != key:
+            raise Reject("the record's key differs from variant_id")
