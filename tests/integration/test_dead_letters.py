@@ -19,6 +19,7 @@ from streams.dead_letters import DeadLetter, DeadLetters
 from streams.local.child import free_port
 from streams.settings import Settings
 from streams.topics import ensure_topics, kafka_client_options, topic_name
+from tests.faults.hostile import record, say
 
 VIEW = {"variant_id": "v", "kind": "view"}
 
@@ -153,6 +154,26 @@ async def test_what_would_be_refused_again_is_not_sent(topics: Topics) -> None:
     assert "is not JSON" in why
     assert "key differs" in because
     assert len(await topics.all_of("interaction")) == 2
+
+
+async def test_a_post_whose_window_closed_over_a_day_ago_is_not_sent(topics: Topics) -> None:
+    """The monitor would refuse it again: what counts is its own window, from when it was posted."""
+    for minutes, seconds_ago, fate in [(10, 86_400 + 610, "unusable"), (10, 86_400 + 500, "sent"), (None, 86_400 + 610, "unusable")]:
+        post = {"variant_id": "v", "persona_id": "p", "post_id": "o", "timeout_minutes": minutes, "posted_at": time.time() - seconds_ago}
+        landed = await topics.put("variant_posted", post)
+        await topics.bury(landed, post, f"number {landed.offset}")
+        async with DeadLetters.open(topics.settings) as letters:
+            [letter] = [letter async for letter in letters.letters(reason=f"number {landed.offset}")]
+            assert (await letters.resend(letter, time.time_ns() // 1_000)).fate == fate
+
+
+async def test_a_monitoring_record_that_the_sink_would_refuse_again_is_not_sent(topics: Topics) -> None:
+    """Only what it reads, under its key."""
+    for value, key in [(b"{}", b"v"), (None, b"v"), (say(record("v")), b"w")]:
+        await topics.bury(await topics.put("monitoring_record", value, key), value, "refused", key)
+    assert {fate for fate, _ in await resend_all(topics)} == {"unusable"}
+    await topics.bury(await topics.put("monitoring_record", say(record("v"))), b"", "refused by PostgreSQL")
+    assert sorted(fate for fate, _ in await resend_all(topics)) == ["sent", "unusable", "unusable", "unusable"]
 
 
 async def test_a_moment_that_lay_too_far_ahead_is_sent_once_it_does_not(topics: Topics) -> None:
