@@ -12,8 +12,6 @@ from streams.settings import Settings
 from streams.topics import kafka_client_options
 from streams.transport import ChunkedTransport
 
-MAX_POLL_RECORDS = 50_000
-"""Most records of one fetch that are handed on at once."""
 COMMIT_SECONDS = 0.5
 
 
@@ -49,7 +47,6 @@ def create_app(settings: Settings, app_id: str, **options: Any) -> faust.App:
             "broker_heartbeat_interval": settings.session_timeout_seconds / 3,
             "broker_request_timeout": 30.0,
             "broker_commit_interval": COMMIT_SECONDS,
-            "broker_max_poll_records": MAX_POLL_RECORDS,
             "stream_wait_empty": False,
             "web_enabled": False,
             **options,

@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.fetcher import Fetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
+from streams.batches import bundle, unbundle
 from streams.crash_points import crash_point
 from streams.ledger import Ledger, Span
 from streams.ports import Incoming
@@ -88,17 +90,34 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
     async def _fetch_records(self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None) -> Any:  # noqa: ASYNC109 - Faust's signature
-        for fetched in consumer._fetcher._records.values():  # noqa: SLF001 - Faust's consumer thread reads the fetcher's buffer too
-            unread = getattr(fetched, "_partition_records", None)
-            if unread is not None:
-                unread._consumer_record = _as_it_is  # noqa: SLF001 - there is no other way to say it
         rebalances, is_rebalancing = self.app.rebalancing_count, self.app.rebalancing
-        records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        read = await self._read(consumer, active_partitions, timeout, max_records)
+        records = {tp: unbundle(bundles) for tp, bundles in read.items()}
         if is_rebalancing or self.app.rebalancing_count != rebalances:
             # Faust seeks and empties the agents' queues while a rebalance ends: none of these may get lost in between.
             for tp in [tp for tp in records if not self.consumer._is_changelog_tp(tp)]:  # noqa: SLF001 - a friend
                 consumer.seek(tp, records.pop(tp)[0].offset)
         return Fetched(self.app.rebalancing_count, records)
+
+    async def _read(self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None, max_records: int | None) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109 - Faust's name for it
+        fetcher = consumer._fetcher  # noqa: SLF001 - Faust's consumer thread uses it too
+        bundle(fetcher)
+        read: Mapping[TP, list[Any]] = await super()._fetch_records(consumer, active_partitions, 0, max_records)
+        if not read and timeout and self.consumer.flow_active:
+            await _something_fetched(fetcher, timeout)  # not left to aiokafka, which would unpack what comes before it can be bundled
+            bundle(fetcher)
+            read = await super()._fetch_records(consumer, active_partitions, 0, max_records)
+        return read
+
+
+async def _something_fetched(fetcher: Fetcher, seconds: float) -> None:
+    """Wait until the fetcher has got something, but not for longer; raises what keeps it from fetching."""
+    waiter = fetcher._create_fetch_waiter()  # noqa: SLF001 - as its own ``fetched_records`` does
+    done, _ = await asyncio.wait([waiter], timeout=seconds)
+    if done:
+        waiter.result()
+    else:
+        waiter.cancel()
 
 
 NOTHING = Fetched(0, {})
@@ -106,10 +125,6 @@ NOTHING = Fetched(0, {})
 
 def _nothing(_tp: TP) -> bool:
     return False
-
-
-def _as_it_is(_tp: TP, record: Incoming) -> Incoming:
-    return record
 
 
 class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]

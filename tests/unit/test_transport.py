@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-import aiokafka.consumer.fetcher
 import pytest
-from aiokafka import ConsumerRecord
-from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from models.monitor import Limits
 from models.policy import Defaults
+from streams.batches import Bundle
 from streams.ledger import Ledger
 from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, LOST_TICKS, RECORDS_AHEAD, Monitoring, Owned, Reading
 from streams.ports import Tables, Topics
@@ -268,7 +264,7 @@ async def test_a_fetch_that_meets_a_rebalance_gives_its_source_records_back(monk
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
     thread = ConsumerThread.__new__(ConsumerThread)
     thread.consumer, thread.app = made, app
-    fetched = await thread._fetch_records(SimpleNamespace(_fetcher=Fetcher([]), seek=lambda *to: sought.append(to)), set())  # type: ignore[arg-type]
+    fetched = await thread._fetch_records(SimpleNamespace(_fetcher=SimpleNamespace(_records={}), seek=lambda *to: sought.append(to)), set())  # type: ignore[arg-type]
     assert (set(fetched), sought) == (({SEEN, CHANGELOG}, []) if when == "never" else ({CHANGELOG}, [(SEEN, 7)]))
     assert fetched.rebalances == (2 if when == "during" else 1)
 
@@ -291,40 +287,43 @@ async def test_a_rebalance_lets_only_changelogs_be_fetched(monkeypatch: pytest.M
     assert not await made._getmany({SEEN}, 1.0)
 
 
-class Fetcher:
-    """Holds what aiokafka has fetched and nobody has read, as its own does."""
+async def test_what_is_fetched_comes_without_its_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sources and of changelogs."""
 
-    def __init__(self, topics: list[str]) -> None:
-        builder = DefaultRecordBatchBuilder(2, 0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=0, batch_size=1_000)
-        builder.append(0, 5_000, b"k", b"v", [])
-        raw = bytes(builder.build())
-        self._records = {TP(name, 0): SimpleNamespace(_partition_records=PartitionRecords(TP(name, 0), MemoryRecords(raw), [], 0, None, None, 1, 0)) for name in topics}
+    async def fetch(*_args: Any) -> Any:
+        return {SEEN: [Bundle([record(1), record(2)]), record(3)], CHANGELOG: [Bundle([record(1)])]}
 
-    async def take(self) -> dict[TP, Any]:
-        return {tp: next(fetched._partition_records) for tp, fetched in self._records.items()}
-
-
-async def test_records_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They stay what aiokafka's C code has made of them."""
-    fetcher = Fetcher(["interaction", "app-engagement-changelog"])
-    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", lambda *_args: fetcher.take())
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
     thread = ConsumerThread.__new__(ConsumerThread)
     thread.consumer = consumer()
     thread.app = thread.consumer.app
-    for seen in (await thread._fetch_records(SimpleNamespace(_fetcher=fetcher), set())).values():  # type: ignore[arg-type]
-        assert not isinstance(seen, ConsumerRecord)
-        assert (seen.offset, seen.timestamp, seen.key, seen.value) == (0, 5_000, b"k", b"v")
+    fetched = await thread._fetch_records(SimpleNamespace(_fetcher=SimpleNamespace(_records={})), set())  # type: ignore[arg-type]
+    assert {tp: [one.offset for one in records] for tp, records in fetched.items()} == {SEEN: [1, 2, 3], CHANGELOG: [1]}
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_what_comes_while_the_consumer_waits_is_fetched_at_once(monkeypatch: pytest.MonkeyPatch, *, comes: bool) -> None:
+    """And in bundles, for which nobody else may have touched it; with nothing, the wait ends after the time given."""
+    waiter, asked = asyncio.get_running_loop().create_future(), []
+
+    async def fetch(_thread: Any, _consumer: Any, _active: Any, timeout: float, _most: Any) -> Any:
+        asked.append(timeout)
+        return {SEEN: [record(1)]} if waiter.done() and not waiter.cancelled() else {}
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
+    thread = ConsumerThread.__new__(ConsumerThread)
+    thread.consumer = consumer()
+    thread.consumer.flow_active = True
+    thread.app = thread.consumer.app
+    if comes:
+        asyncio.get_running_loop().call_later(0.01, waiter.set_result, None)
+    began = asyncio.get_running_loop().time()
+    found = await thread._fetch_records(SimpleNamespace(_fetcher=SimpleNamespace(_records={}, _create_fetch_waiter=lambda: waiter)), {SEEN}, 5.0 if comes else 0.02)  # type: ignore[arg-type]
+    assert (set(found), asked, waiter.cancelled()) == (({SEEN} if comes else set()), [0, 0], not comes)
+    assert asyncio.get_running_loop().time() - began < 2
 
 
 def test_idle_partitions_hold_no_fetch_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faust's own time is put aside."""
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_args: SimpleNamespace(_fetch_max_wait_ms=1_500))
     assert ConsumerThread.__new__(ConsumerThread)._create_worker_consumer(None)._fetch_max_wait_ms == FETCH_WAIT_MS
-
-
-def test_what_is_relied_on_of_aiokafka_is_still_there() -> None:
-    """Private names; ``ConsumerThread`` would be slower without them, and nothing else would tell."""
-    assert "_partition_records" in inspect.getsource(FetchResult.__init__)
-    assert "self._consumer_record(" in inspect.getsource(PartitionRecords._unpack_records)
-    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
-    assert "self._records = " in inspect.getsource(aiokafka.consumer.fetcher.Fetcher.__init__)
