@@ -306,8 +306,8 @@ async def test_what_comes_while_the_consumer_waits_is_fetched_at_once(monkeypatc
     """And in bundles, for which nobody else may have touched it; with nothing, the wait ends after the time given."""
     waiter, asked = asyncio.get_running_loop().create_future(), []
 
-    async def fetch(_thread: Any, _consumer: Any, _active: Any, timeout: float, _most: Any) -> Any:
-        asked.append(timeout)
+    async def fetch(_thread: Any, _consumer: Any, _active: Any, wait: float, _most: Any) -> Any:
+        asked.append(wait)
         return {SEEN: [record(1)]} if waiter.done() and not waiter.cancelled() else {}
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
