@@ -20,6 +20,7 @@ from models.policy import Defaults
 from models.strict_json import parse_json
 from streams.event_log import MOMENT_FIELD, to_bytes
 from streams.integration.refusals import REFUSED
+from streams.kafka_access import turned_away
 from streams.topics import RETENTION_DAYS, kafka_client_options, topic_name
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class DeadLetters:
         except REFUSED as error:
             raise Stop(f"Kafka does not allow it: {error}") from error
         except (KafkaError, TimeoutError) as error:
-            raise Retry(f"Kafka at {settings.kafka_bootstrap_servers} does not answer") from error
+            refusal = await turned_away(settings)
+            raise (Retry(f"Kafka at {settings.kafka_bootstrap_servers} does not answer") if refusal is None else Stop(refusal)) from error
         finally:
             await consumer.stop()
             await producer.stop()

@@ -64,15 +64,12 @@ def source_topic(app: faust.App, name: str, partitions: int) -> faust.TopicT:
 def _credentials(settings: Settings) -> SASLCredentials | SSLCredentials | None:
     if settings.kafka_security_protocol == "PLAINTEXT":
         return None
-    context = kafka_client_options(settings).get("ssl_context")
+    options = kafka_client_options(settings)
+    context = options.get("ssl_context")
     if settings.kafka_security_protocol == "SSL":
         return SSLCredentials(context)
-    password = settings.kafka_sasl_password
     credentials = SASLCredentials(
-        username=settings.kafka_sasl_username,
-        password=password.get_secret_value() if password else None,
-        mechanism=SASLMechanism(settings.kafka_sasl_mechanism),
-        ssl_context=context,
+        username=options["sasl_plain_username"], password=options["sasl_plain_password"], mechanism=SASLMechanism(options["sasl_mechanism"]), ssl_context=context
     )
     credentials.protocol = AuthProtocol(settings.kafka_security_protocol)
     return credentials

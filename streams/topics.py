@@ -6,14 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.errors import Retry, Stop
+from streams.kafka_access import kafka_client_options, turned_away
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
 
     from streams.settings import Settings
+
+__all__ = ["DAY_MS", "RETENTION_DAYS", "check_topics", "ensure_topics", "kafka_client_options", "partition_for", "topic_configuration", "topic_name"]
 
 DAY_MS = 24 * 60 * 60 * 1000
 MAX_MESSAGE_BYTES = 1_048_588  # Kafka's own default: what is over the contract's 64 KiB must arrive to be dead-lettered
@@ -31,7 +34,7 @@ RETENTION_DAYS: Mapping[str, int] = {
 }
 """The topics, without the prefix, and how long each keeps a record: longer than any outage that is to be caught up with."""
 
-_TIMED_OUT, _EXISTS, _NOT_CONTROLLER = 7, 36, 41  # Kafka's error codes
+_TIMED_OUT, _FORBIDDEN, _EXISTS, _NOT_CONTROLLER = 7, 29, 36, 41  # Kafka's error codes
 
 
 def topic_name(settings: Settings, topic: str) -> str:
@@ -57,34 +60,6 @@ def topic_configuration(settings: Settings, topic: str) -> dict[str, str]:
     }
 
 
-def kafka_client_options(settings: Settings) -> dict[str, Any]:
-    """Keyword arguments that every aiokafka client takes to reach Kafka as configured. May hold the password: never log them.
-
-    Raises:
-        Stop: A certificate file cannot be read, or the SASL user or password is missing.
-    """
-    options: dict[str, Any] = {
-        "bootstrap_servers": [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
-        "security_protocol": settings.kafka_security_protocol,
-    }
-    if settings.kafka_security_protocol.endswith("SSL"):
-        from aiokafka.helpers import create_ssl_context
-
-        files = {"cafile": settings.kafka_ssl_cafile, "certfile": settings.kafka_ssl_certfile, "keyfile": settings.kafka_ssl_keyfile}
-        try:
-            options["ssl_context"] = create_ssl_context(**{name: str(path) for name, path in files.items() if path})
-        except OSError as error:
-            named = ", ".join(f"KAFKA_SSL_{name.upper()}={path}" for name, path in files.items() if path)
-            raise Stop(f"cannot use the TLS files {named}: {error}") from None
-    if settings.kafka_security_protocol.startswith("SASL"):
-        if not settings.kafka_sasl_username or settings.kafka_sasl_password is None:
-            raise Stop(f"KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
-        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
-        options["sasl_plain_username"] = settings.kafka_sasl_username
-        options["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
-    return options
-
-
 def partition_for(variant_id: str, partitions: int) -> int:
     """The partition that Kafka's default partitioner gives to a variant, in ``range(partitions)``."""
     from aiokafka.partitioner import murmur2
@@ -100,7 +75,7 @@ async def ensure_topics(settings: Settings) -> list[str]:
         The full names of those that were created.
 
     Raises:
-        Stop: A topic cannot be created, or one that is there is not as it has to be.
+        Stop: A topic cannot be created, one that is there is not as it has to be, or Kafka does not let this client in.
         Retry: No broker answers.
     """
     async with _admin(settings) as admin:
@@ -114,7 +89,7 @@ async def check_topics(settings: Settings) -> None:
     """Check that every topic is there as it has to be, before a worker starts on them.
 
     Raises:
-        Stop: One is missing, or has another number of partitions or kind of timestamp.
+        Stop: One is missing, or has another number of partitions or kind of timestamp, or Kafka does not let this client in.
         Retry: No broker answers.
     """
     async with _admin(settings) as admin:
@@ -128,6 +103,9 @@ async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
     until = time.monotonic() + CONNECT_SECONDS
     while True:
+        refusal = await turned_away(settings)
+        if refusal is not None:
+            raise Stop(refusal)
         admin = AIOKafkaAdminClient(**kafka_client_options(settings), request_timeout_ms=20_000)
         problem: object = "it knows no broker yet"
         try:
@@ -151,7 +129,11 @@ async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 async def _partition_counts(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, int | None]:
     """Partitions of each topic, None for one that isn't there."""
     names = {topic: topic_name(settings, topic) for topic in RETENTION_DAYS}
-    found = {row["topic"]: None if row["error_code"] else len(row["partitions"]) for row in await admin.describe_topics(list(names.values()))}
+    rows = await admin.describe_topics(list(names.values()))
+    forbidden = [row["topic"] for row in rows if row["error_code"] == _FORBIDDEN]
+    if forbidden:
+        raise Stop(f"Kafka does not let user {settings.kafka_sasl_username or 'anonymous'} see topic {', '.join(sorted(forbidden))}: an ACL with Describe is needed")
+    found = {row["topic"]: None if row["error_code"] else len(row["partitions"]) for row in rows}
     return {topic: found.get(name) for topic, name in names.items()}
 
 

@@ -10,14 +10,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, UnknownTopicOrPartitionError
 
-from models.errors import Reject, Retry, Stop
+from models.errors import Reject, Stop
 from streams.event_log import MOMENT_FIELD, TOPICS
 from streams.integration.checking import checked, without_datetimes
 from streams.integration.landing import Landed, NotPublished
 from streams.integration.pipeline import Pipeline
 from streams.integration.refusals import REFUSED
+from streams.kafka_access import unreachable
 from streams.topics import kafka_client_options, topic_name
 
 if TYPE_CHECKING:
@@ -74,10 +75,14 @@ class EventPublisher:
                 await producer.start()
             except KafkaError as error:
                 await producer.stop()
+                if isinstance(error, ClusterAuthorizationFailedError):  # so says Kafka to an idempotent producer that may write nowhere
+                    user = self._settings.kafka_sasl_username or "anonymous"
+                    raise Stop(f"Kafka at {self._settings.kafka_bootstrap_servers} does not let user {user} write to any topic") from error
                 if isinstance(error, REFUSED):
                     raise Stop(f"Kafka at {self._settings.kafka_bootstrap_servers} refuses access: {error}") from error
-                if time.monotonic() >= deadline:
-                    raise Retry(f"no Kafka broker answers at {self._settings.kafka_bootstrap_servers}") from error
+                refusal = await unreachable(self._settings)
+                if isinstance(refusal, Stop) or time.monotonic() >= deadline:
+                    raise refusal from error
                 await asyncio.sleep(0.2)
             else:
                 self._producer = producer

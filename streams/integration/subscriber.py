@@ -17,6 +17,7 @@ from models.errors import Reject, Retry, Stop
 from streams.integration.kills import VariantKilled, parse_kill
 from streams.integration.refusals import REFUSED
 from streams.integration.seen import SeenIds
+from streams.kafka_access import unreachable
 from streams.topics import kafka_client_options, topic_name
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class KillSubscriber:
 
         Raises:
             Retry: No broker answers.
-            Stop: The topic does not exist, or may not be read.
+            Stop: The topic does not exist, or may not be read, or Kafka does not let this client in.
         """
         consumer = AIOKafkaConsumer(
             **kafka_client_options(self._settings),
@@ -101,20 +102,20 @@ class KillSubscriber:
             await self._join(consumer)
         except REFUSED as error:
             await self.stop()
-            raise Stop(f"Kafka does not allow reading {self._topic}") from error
+            raise Stop(f"Kafka does not allow reading {self._topic}{f' in group {self._group_id}' if self._group_id else ''}") from error
         except TimeoutError as error:
             await self.stop()
             raise Retry(f"Kafka did not assign partitions of {self._topic} within {JOIN_SECONDS:g} s") from error
         except KafkaError as error:
             await self.stop()
-            raise Retry(f"no Kafka broker answers at {self._settings.kafka_bootstrap_servers}") from error
+            raise await unreachable(self._settings) from error
         except BaseException:
             await self.stop()
             raise
 
     async def _join(self, consumer: AIOKafkaConsumer) -> None:
         if self._topic not in await consumer.topics():
-            raise Stop(f"topic {self._topic} is not there; `early-kill topics` creates it")
+            raise Stop(f"topic {self._topic} is not there, or may not be seen; `early-kill topics` creates it")
         if self._group_id is None:
             consumer.subscribe([self._topic])
             async with asyncio.timeout(JOIN_SECONDS):
@@ -123,7 +124,10 @@ class KillSubscriber:
             await self._take_position(consumer.assignment())
             return
         consumer.subscribe([self._topic], listener=_Rebalance(self))
-        await asyncio.wait_for(self._assigned.wait(), JOIN_SECONDS)
+        async with asyncio.timeout(JOIN_SECONDS):
+            while not self._assigned.is_set():  # an event would not tell what goes wrong in joining
+                consumer._coordinator.check_errors()  # noqa: SLF001 - getmany would, too, and fetch
+                await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         """Commit the kills the caller is done with, then leave. A kill it holds without having come back comes again."""
