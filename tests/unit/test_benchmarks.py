@@ -13,6 +13,7 @@ import pytest
 from benchmarks.__main__ import benchmarks, plan
 from benchmarks.backlog import KINDS, Backlog, Counts
 from benchmarks.contestants import Pace, check
+from benchmarks.cpu_by_stage import STAGES, as_fetched, work_off
 from benchmarks.peers import jars
 from benchmarks.report import median_ratio, row, table
 from models.engagement import Engagement
@@ -135,3 +136,14 @@ def test_the_peers_are_pinned() -> None:
     assert "quixstreams==3." in text
     assert not re.search(r"https?:|--index|--find", text)
     assert text.count("==") <= text.count("--hash=sha256:")
+
+
+def test_cpu_time_by_stage_is_of_right_counts() -> None:
+    """A stage that loses an event has no time."""
+    backlog = Backlog(events=8_000, variants=20, partitions=1, window_start=START)
+    posts, batches = as_fetched(backlog, backlog.posts()), as_fetched(backlog, backlog.interactions())
+    spent = work_off(backlog, posts, batches, per_flush=3_000)
+    assert set(spent) == set(STAGES)
+    assert min(spent.values()) > 0
+    with pytest.raises(SystemExit, match="wrong counts"):
+        work_off(backlog, posts, batches[:-1], per_flush=3_000)
