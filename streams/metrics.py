@@ -121,6 +121,7 @@ class Metrics:
         self._rate = self._histogram("engagement_rate_at_kill", "Interactions per view at the deciding event of a kill.", _RATES)
         self._latency = self._histogram("evaluation_latency_seconds", "Append time of a kill's deciding event to the kill's acknowledgement by Kafka.", _LATENCY_SECONDS)
         self._read = self._counter("records_read", "Records read, by topic; the internal ones too.", "topic")
+        self._lost = self._counter("records_lost", "Records that retention removed before they were read, by topic.", "topic")
         self._flush = self._histogram("flush_duration_seconds", "Writing changed state: from the first table write to the source records' acknowledgement.", _WORK_SECONDS)
         self._table_writes = self._counter("table_writes", "States written to windowed tables, and so changelog records.", "table")
         self._sink_batch = self._histogram("sink_batch_records", "Monitoring records the sink wrote in one transaction.", _BATCH_RECORDS)
@@ -208,6 +209,10 @@ class Metrics:
     def read(self, topic: str, n: int = 1) -> None:
         """Count ``n`` records read from ``topic``."""
         self._read.labels(topic).inc(n)
+
+    def lost(self, topic: str, n: int) -> None:
+        """Count ``n`` records of ``topic`` that are gone and were never read."""
+        self._lost.labels(topic).inc(n)
 
     def flushed(self, duration_seconds: float, table_writes: Mapping[str, int]) -> None:
         """Note one flush: how long it took, and how many states it wrote to each table."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import faust
@@ -13,6 +15,7 @@ from models.moments import MINUTE, SECOND
 from models.monitor import Limits
 from models.policy import Defaults
 from streams.bad_input import BadInputLimit
+from streams.chores import keep_doing
 from streams.clock import wall_clock
 from streams.delivery import KafkaLog
 from streams.faust_app import create_app, source_topic
@@ -21,12 +24,14 @@ from streams.live import Live
 from streams.metrics import Metrics
 from streams.monitoring import Monitoring
 from streams.observing import Observing
+from streams.origins import Origins
 from streams.pauses import Pauses
 from streams.ports import Tables, Topics
 from streams.settings import Settings
 from streams.tables import StateTable
+from streams.topic_ids import topic_identities
 from streams.topics import kafka_client_options, topic_name
-from streams.transport import ChunkedConsumer
+from streams.transport import Chunk, ChunkedConsumer
 from streams.watchdog import Watchdog
 
 WINDOW_SECONDS = 600.0
@@ -78,9 +83,19 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         fail=fail,
     )
     metrics.watch_lag(monitoring.lag)
+    origins = Origins(
+        app,
+        topics.sources,
+        [table for table in (tables.engagement, tables.event_id, tables.waiting) if isinstance(table, StateTable)],
+        app.tables.add(StateTable(app, name="origin", partitions=settings.partitions)),
+        log,
+        identities=partial(topic_identities, settings),
+        partitions=settings.partitions,
+        lost=metrics.lost,
+    )
     pauses, freezer = Pauses(), Freezer()
     metrics.watch_pauses(pauses)
-    _connect(app, monitoring, log, watchdog, pauses, freezer, fail, on_ready)
+    _connect(app, monitoring, origins, log, watchdog, pauses, freezer, fail, on_ready)
     for name in topics.sources:
         _add_agent(app, name, settings.partitions, monitoring)
     live = Live(app, lambda: monitoring.monitors, topics.interaction, tables.engagement.changelog_topic_name)
@@ -96,22 +111,39 @@ def _add_agent(app: faust.App, topic: str, partitions: int, monitoring: Monitori
 
 
 def _connect(
-    app: faust.App, monitoring: Monitoring, log: KafkaLog, watchdog: Watchdog, pauses: Pauses, freezer: Freezer, fail: Callable[[BaseException], None], on_ready: Callable[[], None]
+    app: faust.App,
+    monitoring: Monitoring,
+    origins: Origins,
+    log: KafkaLog,
+    watchdog: Watchdog,
+    pauses: Pauses,
+    freezer: Freezer,
+    fail: Callable[[BaseException], None],
+    on_ready: Callable[[], None],
 ) -> None:
     """Tie what happens to the app to what the monitoring has to do."""
+    looking: list[asyncio.Task[None]] = []
 
     async def let_go(_app: faust.App, revoked: object, **_: object) -> None:  # noqa: ARG001 - Faust's signature
         monitoring.let_go()
+        origins.forget()
+
+    def fetched(chunk: Chunk) -> None:
+        origins.fetched(chunk.tp, chunk.span.first, chunk.span.last)
+        monitoring.fetched(chunk)
 
     async def take_over() -> None:
         consumer = app.consumer
         if isinstance(consumer, ChunkedConsumer):
-            consumer.may_fetch, consumer.on_fetched = monitoring.may_fetch, monitoring.fetched
+            consumer.may_fetch, consumer.on_fetched = monitoring.may_fetch, fetched
         try:
             watchdog.start()
             pauses.start()
             freezer.start()
             await log.start()
+            if not looking:
+                looking.append(asyncio.create_task(keep_doing("the look at the topics", origins.look, fail)))
+            await origins.check()
             monitoring.start()
             await monitoring.take_over()
             on_ready()
@@ -119,6 +151,8 @@ def _connect(
             fail(error)
 
     async def drain(_app: faust.App, **_: object) -> None:
+        for task in looking:
+            task.cancel()
         await monitoring.stop()
         await log.stop()
         pauses.stop()
