@@ -1,6 +1,6 @@
 """What happens to every request before its call, and to every answer after it: the middlewares, outermost first.
 
-Tracing (request id, access log, count), errors as problems, the guard against other web sites, authentication, the body.
+Tracing (request id, access log, count), errors as problems, the guard against other web sites, authentication, the body, repetitions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from streams.settings import Settings
 from streams.web.auth import CALLER, Caller, Gate, Scope, is_loopback
 from streams.web.inputs import BODY, read_body
 from streams.web.problems import REQUEST_ID, Answer, Problem, answer_problems
+from streams.web.repeats import Answers, answer_once
 from streams.web.routes import Route, route_of
 from streams.web.services import SERVICES
 
@@ -31,7 +32,7 @@ _LONGEST_LOGGED = 500
 
 def middlewares(settings: Settings, gate: Gate) -> list[Any]:
     """Return the middlewares in the order in which a request meets them."""
-    return [trace, answer_problems, guard_origin(settings, gate), authenticate, take_body]
+    return [trace, answer_problems, guard_origin(settings, gate), authenticate, take_body, answer_once(Answers())]
 
 
 @web.middleware
