@@ -99,7 +99,8 @@ async def read_body(request: web.Request) -> bytes:
     """Read the body, counting: it is refused as soon as it is too large, whatever ``Content-Length`` says.
 
     Raises:
-        Problem: 413 over ``BODY_LIMIT``, 415 if it is packed or not JSON by its content type, 408 if it takes over ``BODY_SECONDS``.
+        Problem: 413 over ``BODY_LIMIT``, 415 if it is packed or not JSON by its content type, 408 if it takes over ``BODY_SECONDS``,
+            400 if the caller leaves before its end.
     """
     if request.content_length is not None and request.content_length > BODY_LIMIT:
         raise Problem(413, _TOO_LARGE, closes=True)
@@ -114,6 +115,8 @@ async def read_body(request: web.Request) -> bytes:
                     raise Problem(413, _TOO_LARGE, closes=True)
     except TimeoutError:
         raise Problem(408, "The body took too long to arrive.", closes=True) from None
+    except ConnectionError:  # nobody hears the answer; the log and the metrics have it
+        raise Problem(400, "The body did not come to its end.", closes=True) from None
     if body:
         _check_content_type(request)
     return bytes(body)

@@ -28,6 +28,8 @@ class _Protocol(RequestHandler):
 
     def handle_error(self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None) -> web.StreamResponse:  # noqa: ARG002 - aiohttp's signature
         """Answer what is no HTTP, or what failed outside every call; nothing of ``message`` or ``exc`` gets out."""
+        if isinstance(exc, UnicodeEncodeError):  # aiohttp repeats what it does not expect in an `Expect`, and that is no text
+            status = int(HTTPStatus.BAD_REQUEST)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc is not None:
             self.log_exception("request failed outside its call", exc_info=exc)
         detail = "This is not a request that can be read." if status < HTTPStatus.INTERNAL_SERVER_ERROR else "Something went wrong here."
