@@ -8,7 +8,7 @@ PROJECT := pyproject.toml streams/local/kafka-jars.txt Makefile
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test bench bench-install lint format cover reference lock clean clean-data
+.PHONY: help install demo up test faults bench bench-install lint format cover reference lock clean clean-data
 .DELETE_ON_ERROR:
 
 help: ## list what there is
@@ -25,6 +25,9 @@ up: install ## Kafka, PostgreSQL, monitor and sink on this machine, until Ctrl-C
 
 test: $(VENV)/.installed-dev lint ## lint, then all tests, on real Kafka and PostgreSQL
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/.installed-dev ## named faults and 200 random schedules of faults on real servers, four hours; ARGS="--runs 3 --seed 7" for few
+	@EARLY_KILL_FAULTS=1 $(BIN)/python -m tests.faults $(ARGS)
 
 bench: install bench-install ## all benchmarks, beside peers: an hour or more; ARGS="throughput" for one
 	@$(BIN)/python -m benchmarks $(ARGS)

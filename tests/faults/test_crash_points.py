@@ -8,25 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from streams.crash_points import MONITOR_POINTS, SINK_POINTS, VARIABLE
-from tests.faults.stage import Servers, Stage, serving, staged
+from tests.faults.stage import Servers, Stage, staged
 from tests.faults.traffic import Sender, make_plan
 from tests.integration.system import ROOT, Worker
 
 DIES_SECONDS = 60.0
 SYSTEMS = 2
-
-
-@pytest.fixture(scope="module")
-def servers(servers_home: Path) -> Iterator[Servers]:
-    with serving(servers_home / "faults") as there:
-        yield there
 
 
 def test_every_place_is_somewhere_in_the_program():

@@ -1,0 +1,66 @@
+"""``make faults``: all tests with named faults, then random schedules of faults on real Kafka and PostgreSQL, with a report of what bit. With arguments: only schedules."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.faults.sabotage.sitecustomize import SAFEGUARDS
+from tests.faults.schedule import Report, Size, run_schedule
+from tests.faults.stage import serving
+
+
+def main() -> int:
+    """Run them; exit code 1 if there was a violation."""
+    given = argparse.ArgumentParser(prog="make faults ARGS=…", description=__doc__)
+    given.add_argument("--runs", type=int, default=200, help="number of schedules [default: 200, about four hours]")
+    given.add_argument("--seed", type=int, default=1, help="seed of the first; the next ones follow")
+    given.add_argument("--events", type=int, default=20_000, help="events of each")
+    given.add_argument("--variants", type=int, default=500, help="variants of each")
+    given.add_argument("--seconds", type=float, default=30.0, help="length of the traffic of each")
+    given.add_argument("--monitors", type=int, default=2, help="monitors of each")
+    given.add_argument("--without", choices=SAFEGUARDS, help="take a safeguard out of the workers: there have to be violations then")
+    if len(sys.argv) == 1 and pytest.main(["-q", "tests/faults"]) != 0:
+        return 1
+    chosen = given.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what the tests' own clients meet
+    home = Path(tempfile.mkdtemp(prefix="early-kill-faults-"))
+    home.chmod(0o755)
+    reports = asyncio.run(_run(home, chosen))
+    print("\n".join(_summary(reports)))
+    if any(report.wrong for report in reports):
+        return 1
+    shutil.rmtree(home, ignore_errors=True)
+    return 0
+
+
+async def _run(home: Path, chosen: argparse.Namespace) -> list[Report]:
+    size = Size(chosen.variants, chosen.events, chosen.seconds)
+    reports = []
+    with serving(home) as servers:
+        for seed in range(chosen.seed, chosen.seed + chosen.runs):
+            report = await run_schedule(servers, home / f"seed-{seed}", seed, size, chosen.monitors, chosen.without)
+            print("\n".join(report.lines()), flush=True)
+            if report.wrong:
+                print(f"  logs are in {home}; again: make faults ARGS='--runs 1 --seed {seed}'", file=sys.stderr)
+            reports.append(report)
+    return reports
+
+
+def _summary(reports: list[Report]) -> list[str]:
+    injected = Counter(name for report in reports for name, _ in report.faults)
+    bit = Counter(name for report in reports for name, bite in report.faults if bite)
+    said = [f"{len(reports)} schedules, {sum(bool(report.wrong) for report in reports)} with violations, {sum(report.copies for report in reports)} repetitions that had no effect"]
+    return said + [f"  {name}: {bit[name]} of {count} bit" for name, count in sorted(injected.items())]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

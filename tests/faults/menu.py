@@ -1,0 +1,288 @@
+"""The faults that a random schedule is made of. Each heals what it has broken, and says afterwards whether it bit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+
+import psycopg
+from aiokafka.errors import KafkaError
+from psycopg import sql
+
+from streams.crash_points import MONITOR_POINTS, SINK_POINTS, VARIABLE
+from tests.faults.proxy import Proxy
+from tests.faults.stage import Stage
+
+KAFKA_AWAY = r"Kafka does not take records|[Hh]eartbeat|Unable to|[Cc]onnection|disconnected|timed? ?out|coordinator"
+POSTGRESQL_AWAY = r"PostgreSQL takes no records"
+TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+
+Bite = Callable[[], str | None]
+"""Asked when all is over: what shows that the fault was felt, or None."""
+Fault = Callable[[Stage, Random], Awaitable[Bite]]
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """One fault that was injected."""
+
+    name: str
+    bite: Bite
+
+
+def _saw(stage: Stage, pattern: str) -> Bite:
+    marks = stage.marks()
+    return lambda: stage.said(marks, pattern)
+
+
+async def _undone(stage: Stage, role: str) -> int:
+    try:
+        async with asyncio.timeout(4):
+            return await stage.undone(role)
+    except (KafkaError, OSError, TimeoutError):
+        return 0
+
+
+# -- workers -------------------------------------------------------------------------------------------------------------
+
+
+async def monitor_killed(stage: Stage, chance: Random) -> Bite:
+    worker, undone = chance.choice(stage.system.monitors), await _undone(stage, "monitor")
+    was_running = worker.is_running
+    worker.kill()
+    return lambda: f"{undone} records not committed" if was_running and undone else None
+
+
+async def sink_killed(stage: Stage, chance: Random) -> Bite:  # noqa: ARG001 - every fault is given it
+    undone, was_running = await _undone(stage, "sink"), stage.system.sink.is_running
+    stage.system.sink.kill()
+    return lambda: f"{undone} records not committed" if was_running and undone else None
+
+
+async def worker_dies_at_a_place(stage: Stage, chance: Random) -> Bite:
+    worker = chance.choice(stage.workers)
+    points = SINK_POINTS if worker is stage.system.sink else MONITOR_POINTS
+    order = f"{chance.choice(list(points))}:{chance.randint(1, 3)}"
+    bite = _saw(stage, f"dies at {order}")
+    worker._environment[VARIABLE] = order
+    worker.kill()  # and is started again by the keeper, to die there
+    await asyncio.sleep(8)
+    del worker._environment[VARIABLE]
+    return bite
+
+
+async def monitor_stood_still(stage: Stage, chance: Random) -> Bite:
+    worker, bite = chance.choice(stage.system.monitors), _saw(stage, "stood still for")
+    if worker.is_running:
+        worker.signal(signal.SIGSTOP)
+        await asyncio.sleep(8)
+        worker.signal(signal.SIGCONT)
+        await asyncio.sleep(1)
+    return bite
+
+
+async def sink_stood_still(stage: Stage, chance: Random) -> Bite:  # noqa: ARG001 - every fault is given it
+    worker, bite = stage.system.sink, _saw(stage, r"stood still for|[Hh]eartbeat|\bready\b")  # it says so after each rebalance
+    if worker.is_running:
+        worker.signal(signal.SIGSTOP)
+        await asyncio.sleep(8)
+        worker.signal(signal.SIGCONT)
+        await asyncio.sleep(1)
+    return bite
+
+
+async def rebalance_storm(stage: Stage, chance: Random) -> Bite:
+    ready = 0
+    for _ in range(2):
+        worker = stage.system.add_monitor()
+        for _ in range(150):
+            await asyncio.sleep(0.1)
+            ready += worker._ready_file.exists()
+            if worker._ready_file.exists():
+                break
+        await asyncio.sleep(chance.uniform(0, 1))
+        stage.system.monitors.remove(worker)  # so that the keeper lets it go
+        worker.signal(chance.choice((signal.SIGTERM, signal.SIGKILL)))
+        await asyncio.to_thread(worker.wait)
+        if "internal error" in worker.log.read_text():
+            raise AssertionError(worker.log.read_text()[-3000:])
+    return lambda: f"{ready} monitors came, took over and went" if ready else None
+
+
+# -- Kafka ---------------------------------------------------------------------------------------------------------------
+
+
+async def kafka_killed(stage: Stage, chance: Random) -> Bite:
+    bite, kafka = _saw(stage, KAFKA_AWAY), stage.servers.kafka
+    await asyncio.to_thread(kafka.kill)
+    await asyncio.sleep(chance.uniform(0, 3))
+    await asyncio.to_thread(kafka.start)
+    await asyncio.to_thread(kafka.wait_ready)
+    return bite
+
+
+async def kafka_restarted(stage: Stage, chance: Random) -> Bite:  # noqa: ARG001 - every fault is given it
+    bite, kafka = _saw(stage, KAFKA_AWAY), stage.servers.kafka
+    await asyncio.to_thread(kafka.stop)
+    await asyncio.to_thread(kafka.start)
+    await asyncio.to_thread(kafka.wait_ready)
+    return bite
+
+
+async def kafka_stood_still(stage: Stage, chance: Random) -> Bite:
+    bite, pid = _saw(stage, KAFKA_AWAY), stage.servers.kafka.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(chance.uniform(4, 10))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    return bite
+
+
+# -- PostgreSQL ----------------------------------------------------------------------------------------------------------
+
+
+def _database(stage: Stage) -> str:
+    return stage.system.settings.database_url.get_secret_value().rsplit("/", 1)[1]
+
+
+def _as_superuser(stage: Stage, *statements: str) -> None:
+    with psycopg.connect(stage.servers.postgres.superuser_url, autocommit=True, connect_timeout=5) as connection:
+        for statement in statements:
+            connection.execute(sql.SQL(statement).format(sql.Identifier(_database(stage))))  # type: ignore[arg-type]
+        connection.execute(TERMINATE, [_database(stage)])
+
+
+async def postgresql_crashed(stage: Stage, chance: Random) -> Bite:
+    bite, postgres = _saw(stage, POSTGRESQL_AWAY), stage.servers.postgres
+    await asyncio.to_thread(postgres.child.stop, (signal.SIGQUIT, 5.0))
+    await asyncio.sleep(chance.uniform(0, 5))
+    await asyncio.to_thread(postgres.start)
+    await asyncio.to_thread(postgres.wait_ready)
+    return bite
+
+
+async def postgresql_restarted(stage: Stage, chance: Random) -> Bite:
+    bite, postgres = _saw(stage, POSTGRESQL_AWAY), stage.servers.postgres
+    await asyncio.to_thread(postgres.stop)
+    await asyncio.sleep(chance.uniform(0, 2))
+    await asyncio.to_thread(postgres.start)
+    await asyncio.to_thread(postgres.wait_ready)
+    return bite
+
+
+async def postgresql_backend_killed(stage: Stage, chance: Random) -> Bite:
+    with psycopg.connect(stage.servers.postgres.superuser_url, autocommit=True, connect_timeout=5) as connection:
+        pids = [pid for (pid,) in connection.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()", [_database(stage)])]
+    if pids:
+        os.kill(chance.choice(pids), signal.SIGKILL)
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(stage.servers.postgres.wait_ready)
+    return lambda: "one of our backends; the postmaster reset all" if pids else None
+
+
+async def postgresql_read_only(stage: Stage, chance: Random) -> Bite:
+    bite = _saw(stage, POSTGRESQL_AWAY)
+    _as_superuser(stage, "ALTER DATABASE {} SET default_transaction_read_only = on")
+    await asyncio.sleep(chance.uniform(2, 5))
+    _as_superuser(stage, "ALTER DATABASE {} RESET default_transaction_read_only")
+    return bite
+
+
+async def postgresql_takes_no_connection(stage: Stage, chance: Random) -> Bite:
+    bite = _saw(stage, POSTGRESQL_AWAY)
+    _as_superuser(stage, "ALTER DATABASE {} CONNECTION LIMIT 0")
+    await asyncio.sleep(chance.uniform(2, 5))
+    _as_superuser(stage, "ALTER DATABASE {} CONNECTION LIMIT -1")
+    return bite
+
+
+async def postgresql_rows_locked(stage: Stage, chance: Random) -> Bite:
+    bite = _saw(stage, r"rows of \d+ variants are locked|takes no records")
+    with psycopg.connect(stage.system.settings.database_url.get_secret_value(), connect_timeout=5) as connection:
+        connection.execute("SELECT 1 FROM variant_monitoring WHERE is_active ORDER BY session_id LIMIT 60 FOR UPDATE")
+        connection.execute("SELECT 1 FROM variant_pool ORDER BY variant_id LIMIT 60 FOR UPDATE")
+        await asyncio.sleep(chance.uniform(4, 8))
+        connection.rollback()
+    return bite
+
+
+# -- the network ---------------------------------------------------------------------------------------------------------
+
+
+def _network(which: Callable[[Stage], Proxy], most_bytes: int, longest: float) -> dict[str, Fault]:
+    def bitten(proxy: Proxy, kind: str) -> Bite:
+        before = proxy.bitten[kind]
+
+        def bite() -> str | None:
+            times = proxy.bitten[kind] - before
+            return f"{times} {kind}" if times else None
+
+        return bite
+
+    async def reset(stage: Stage, chance: Random) -> Bite:
+        bite = bitten(which(stage), "reset")
+        for _ in range(chance.randint(1, 4)):
+            which(stage).reset()
+            await asyncio.sleep(chance.uniform(0, 1))
+        return bite
+
+    async def refused(stage: Stage, chance: Random) -> Bite:
+        bite = bitten(which(stage), "refused")
+        which(stage).refuse()
+        await asyncio.sleep(chance.uniform(0.5, longest))
+        which(stage).pass_on()
+        return bite
+
+    async def swallowed(stage: Stage, chance: Random) -> Bite:
+        bite = bitten(which(stage), "swallowed")
+        which(stage).swallow()
+        await asyncio.sleep(chance.uniform(1, 1.5 * longest))
+        if chance.random() < 0.5:
+            which(stage).reset()  # what was on its way never arrives
+        which(stage).pass_on()
+        return bite
+
+    async def cut(stage: Stage, chance: Random) -> Bite:
+        bite = bitten(which(stage), "cut")
+        which(stage).cut_after(chance.randint(1, most_bytes), times=chance.randint(2, 8))
+        await asyncio.sleep(chance.uniform(2, 5))
+        which(stage).pass_on()
+        return bite
+
+    async def delayed(stage: Stage, chance: Random) -> Bite:
+        bite = bitten(which(stage), "delayed")
+        which(stage).delay(chance.uniform(0.02, 0.3))
+        await asyncio.sleep(chance.uniform(2, 5))
+        which(stage).pass_on()
+        return bite
+
+    return {"reset": reset, "refused": refused, "swallowed": swallowed, "cut in an answer": cut, "delayed": delayed}
+
+
+WORKER_FAULTS: dict[str, Fault] = {
+    "monitor killed": monitor_killed,
+    "sink killed": sink_killed,
+    "worker dies at a named place": worker_dies_at_a_place,
+    "monitor stood still": monitor_stood_still,
+    "sink stood still": sink_stood_still,
+    "rebalance storm": rebalance_storm,
+}
+SERVER_FAULTS: dict[str, Fault] = {
+    "Kafka killed": kafka_killed,
+    "Kafka restarted": kafka_restarted,
+    "Kafka stood still": kafka_stood_still,
+    "PostgreSQL crashed": postgresql_crashed,
+    "PostgreSQL restarted": postgresql_restarted,
+    "PostgreSQL backend killed": postgresql_backend_killed,
+    "PostgreSQL read-only": postgresql_read_only,
+    "PostgreSQL takes no connection": postgresql_takes_no_connection,
+    "PostgreSQL rows locked": postgresql_rows_locked,
+    **{f"network to Kafka {name}": fault for name, fault in _network(lambda stage: stage.servers.kafka_proxy, 20_000, 5).items()},
+    **{f"network to PostgreSQL {name}": fault for name, fault in _network(lambda stage: stage.servers.postgres_proxy, 2_000, 5).items()},
+}

@@ -1,0 +1,62 @@
+"""Takes one safeguard out of a worker, as ``SABOTAGE`` says: a harness that then finds nothing proves nothing. Python runs this at its start."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any
+
+sys.path.insert(0, os.getcwd())  # noqa: PTH109 - Path would do nothing else
+
+
+def without_offset_guard() -> None:
+    """What was applied before a crash is applied again."""
+    from models import state
+
+    decode = state.decode_session
+
+    def forgetful(*arguments: Any) -> Any:
+        session = decode(*arguments)
+        session.applied = -1
+        return session
+
+    state.decode_session = forgetful
+
+
+def without_repetition() -> None:
+    """What an earlier process may not have told is not told again."""
+    from models.monitor import PartitionMonitor
+
+    restore = PartitionMonitor.restore
+
+    def silent(self: PartitionMonitor, *arguments: Any) -> None:
+        restore(self, *arguments)
+        self.emissions.clear()
+
+    PartitionMonitor.restore = silent  # type: ignore[method-assign]
+
+
+def without_on_conflict() -> None:
+    """A session that is written twice is inserted twice."""
+    from sqlalchemy import text
+
+    from streams import persistence
+
+    persistence._WRITE_SESSIONS = text(re.sub(r"ON CONFLICT.*?(?=RETURNING)", "", persistence._WRITE_SESSIONS.text, flags=re.DOTALL))
+
+
+def without_awaited_send() -> None:
+    """What is handed to the network counts as arrived."""
+    from streams.delivery import KafkaLog
+
+    async def at_once(_self: KafkaLog, _sent: object) -> bool:
+        return True
+
+    KafkaLog.delivered = at_once  # type: ignore[method-assign]
+
+
+SAFEGUARDS = {"offset-guard": without_offset_guard, "repetition": without_repetition, "on-conflict": without_on_conflict, "awaited-send": without_awaited_send}
+
+if os.environ.get("SABOTAGE"):
+    SAFEGUARDS[os.environ["SABOTAGE"]]()
