@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from models.errors import Stop
+from streams.ports import Place
 from streams.topics import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -24,11 +25,12 @@ BATCH_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sent:
-    """Records on their way: what resolves when the brokers have them, who sends them, and to which topic."""
+    """Records on their way: what resolves when the brokers have them, who sends them, to which topic, and how many are in each batch."""
 
     future: asyncio.Future[Any]
     producer: AIOKafkaProducer
     topic: str
+    sizes: tuple[int, ...] = ()
 
 
 class KafkaLog:
@@ -45,6 +47,7 @@ class KafkaLog:
 
     def __init__(self, options: Mapping[str, Any], *, client_id: str, may_send: Callable[[], None] = lambda: None) -> None:
         self._may_send = may_send
+        self._client = dict(options)
         self._options = {**options, "client_id": client_id, "acks": "all", "enable_idempotence": True, "max_batch_size": BATCH_BYTES, "request_timeout_ms": 30_000}
         self._producer: AIOKafkaProducer | None = None
         self._changing = asyncio.Lock()
@@ -110,8 +113,8 @@ class KafkaLog:
                 self._failed(error)
                 await self._start_over(producer)
 
-    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]) -> Sent:
-        """Append records (key, value) of one partition in order, behind those sent before, in batches packed here.
+    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> Sent:
+        """Append records (key, value) of one partition in order, with the same headers, behind those sent before, in batches packed here.
 
         That costs a tenth of sending them one by one.
         """
@@ -123,10 +126,12 @@ class KafkaLog:
                 await self._start_over(None)
                 continue
             futures: list[asyncio.Future[Any]] = []
+            sizes: list[int] = []
             try:
-                for batch in _packed(producer, records):
-                    futures.append(await producer.send_batch(batch, topic, partition=partition))  # noqa: PERF401 - those sent before a failure are needed
-                return Sent(asyncio.gather(*futures), producer, topic)
+                for batch in _packed(producer, records, headers):
+                    sizes.append(batch.record_count())
+                    futures.append(await producer.send_batch(batch, topic, partition=partition))
+                return Sent(asyncio.gather(*futures), producer, topic, tuple(sizes))
             except (KafkaError, OSError) as error:
                 for future in futures:
                     future.cancel()  # what becomes of these does not matter: all are sent again
@@ -151,6 +156,35 @@ class KafkaLog:
             log.info("Kafka takes records again, after %.1f s", time.monotonic() - self.away_since)
             self.away_since = None
         return True
+
+    def course(self, sent: Sent) -> object:
+        """Tell on which course records were sent: what an idempotent producer has sent stays in order, and nothing gets lost, until it fails."""
+        return sent.producer
+
+    def place(self, sent: Sent) -> Place | None:
+        """Tell where records that ``send_all`` has sent have arrived; None if the brokers no longer knew, after a repetition."""
+        offsets = [metadata.offset for metadata in sent.future.result()]
+        return None if min(offsets) < 0 else Place(offsets[0], offsets[-1] + sent.sizes[-1])
+
+    async def read(self, topic: str, partition: int, first: int, end: int) -> list[Any]:
+        """Read the records of a partition from the offset ``first`` up to ``end``, all of which have been appended.
+
+        Raises:
+            KafkaError: Kafka is away.
+        """
+        tp = TopicPartition(topic, partition)
+        consumer = AIOKafkaConsumer(**self._client, group_id=None, auto_offset_reset="earliest")
+        consumer.assign([tp])
+        await consumer.start()
+        try:
+            consumer.seek(tp, first)
+            records: list[Any] = []
+            while await consumer.position(tp) < end:
+                for fetched in (await consumer.getmany(tp, timeout_ms=200)).values():
+                    records += fetched
+            return [record for record in records if record.offset < end]
+        finally:
+            await consumer.stop()
 
     async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> None:
         """Append a record and wait until it is acknowledged, however long that takes."""
@@ -181,11 +215,12 @@ def _too_large(topic: str) -> Stop:
     return Stop(f"Kafka refuses a record for {topic} because of its size; max.message.bytes of that topic has to be at least {MAX_MESSAGE_BYTES}")
 
 
-def _packed(producer: AIOKafkaProducer, records: Iterable[tuple[bytes, bytes | None]]) -> Iterator[BatchBuilder]:
+def _packed(producer: AIOKafkaProducer, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]]) -> Iterator[BatchBuilder]:
     batch = producer.create_batch()
+    common = list(headers)
     for key, value in records:
-        if batch.append(timestamp=None, key=key, value=value) is None:
+        if batch.append(timestamp=None, key=key, value=value, headers=common) is None:
             yield batch
             batch = producer.create_batch()
-            batch.append(timestamp=None, key=key, value=value)  # the first one always fits
+            batch.append(timestamp=None, key=key, value=value, headers=common)  # the first one always fits
     yield batch

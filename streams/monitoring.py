@@ -15,12 +15,13 @@ from faust.exceptions import FaustError
 from faust.types import TP
 
 from models.errors import Stop
-from models.moments import SECOND
+from models.moments import MILLISECOND, SECOND
 from models.monitor import Limits, PartitionMonitor
 from models.state import decode_session, decode_waiters
+from streams.changelog import Changelog, Changelogs, Overtaken, claim
 from streams.partition import PartitionWorker
 from streams.ports import Tables, Topics
-from streams.tables import StateTable, parse_key
+from streams.tables import COMPACTION_LAG_MS, StateTable, parse_key
 from streams.ticks import Progress
 
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ class Monitoring:
                 if self._tasks:
                     await asyncio.wait(self._tasks)  # not cancelled: half a flush must not be followed by another
                 await asyncio.gather(*(owned.worker.drain() for owned in self._owned.values()))
+        except Overtaken as error:
+            log.warning("leaving with work undone: %s", error)
         except TimeoutError:
             log.warning("leaving with work undone, Kafka does not take it; it is done again after the next start")
 
@@ -160,22 +163,42 @@ class Monitoring:
         committed = {TP(tp.topic, tp.partition): offset or 0 for tp, offset in (await self._consumer.seek_to_committed()).items()}
         starts = await self._consumer.earliest_offsets(*tps)
         ends = await self._consumer.highwaters(*tps)
-        for partition in partitions:
+        if generation != self._generation:
+            return
+        claimed = {partition: self._changelogs(partition) for partition in partitions}
+        try:
+            await asyncio.gather(*(claim(changelogs) for changelogs in claimed.values()))
+        except Overtaken:
+            if generation == self._generation:
+                raise
+        if generation != self._generation:
+            return
+        for partition, changelogs in claimed.items():
             readings = {}
             for topic in self._topics.sources:
                 tp = TP(topic, partition)
                 position = max(committed.get(tp, 0), starts[tp])
                 readings[topic] = Reading(tp, catch_up=ends[tp], next=position)
-            monitor, unused = await self._restore(partition, readings[self._topics.interaction].next - 1)
+            monitor, unused = await self._restore(partition, readings[self._topics.interaction].next - 1, changelogs)
             if generation != self._generation:
                 return
-            worker = PartitionWorker(monitor, log=self._log, tables=self._tables, topics=self._topics, defaults=self._defaults, observer=self._observer, clock=self._clock)
+            worker = PartitionWorker(
+                monitor, log=self._log, tables=self._tables, changelogs=changelogs, topics=self._topics, defaults=self._defaults, observer=self._observer, clock=self._clock
+            )
             self._owned[partition] = Owned(worker, readings)
             await worker.resume(unused)
 
-    async def _restore(self, partition: int, position: int) -> tuple[PartitionMonitor, list[bytes]]:
+    def _changelogs(self, partition: int) -> Changelogs:
+        changelogs = []
+        for table in self._state_tables:
+            recovered = table.take(partition)
+            recovered.settle(self._clock() // MILLISECOND - COMPACTION_LAG_MS)
+            changelogs.append(Changelog(self._log, table.changelog_topic_name, partition, recovered))
+        return Changelogs(*changelogs)
+
+    async def _restore(self, partition: int, position: int, changelogs: Changelogs) -> tuple[PartitionMonitor, list[bytes]]:
+        engagement, event_id, waiting = (changelog.hand_over() for changelog in changelogs)
         monitor = PartitionMonitor(partition, self._limits, self._topics.interaction, self._topics.monitoring_control, self._topics.variant_posted, position=position)
-        engagement, event_id, waiting = (table.take(partition) for table in self._state_tables)
         segments = {tuple(parse_key(key)): (key, packed) for key, packed in event_id.items()}
         used: set[bytes] = set()
 

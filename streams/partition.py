@@ -24,10 +24,11 @@ from models.monitor import Emission, Ended, PartitionMonitor, Rejected, Started
 from models.policy import Defaults
 from models.session import Outcome, Session
 from models.state import encode_session, encode_waiters, seal_event_ids
+from streams.changelog import Changelog, Changelogs
 from streams.codec import dead_letter, encode_json, microseconds
 from streams.crash_points import crash_point
 from streams.folding import FOLDS
-from streams.ports import Done, Incoming, Log, Observer, Table, Tables, Topics
+from streams.ports import Done, Incoming, Log, Observer, Tables, Topics
 
 FOLD_SLICE = 1_000
 """Records folded before other work gets its turn; at 3 us each, that bounds what a kill may wait for."""
@@ -46,6 +47,7 @@ class PartitionWorker:
         *,
         log: Log,
         tables: Tables,
+        changelogs: Changelogs,
         topics: Topics,
         defaults: Defaults,
         observer: Observer,
@@ -54,6 +56,7 @@ class PartitionWorker:
         self.monitor = monitor
         self.is_closed = False
         self._log, self._tables, self._topics, self._defaults, self._observer, self._clock = log, tables, topics, defaults, observer, clock
+        self._changelogs = changelogs
         self._folded: list[Done] = []
         self._dead_letters: list[Rejected] = []
         self._unused: list[bytes] = []
@@ -219,13 +222,13 @@ class PartitionWorker:
             if letters:
                 crash_point("after_dead_letters")
             unused, self._unused = self._unused, []
-            await self._write(self._tables.event_id, [(key, None) for key in unused])
+            await self._write(self._changelogs.event_id, [(key, None) for key in unused])
             await self._write_sessions(sessions)
             if sessions:
                 crash_point("after_state_write")
-            await self._write(self._tables.engagement, [(self._session_key(session), None) for session in deleted])
+            await self._write(self._changelogs.engagement, [(self._session_key(session), None) for session in deleted])
             await self._write(
-                self._tables.waiting,
+                self._changelogs.waiting,
                 [(self._tables.waiting.key(variant_id, first), encode_waiters(waiters) if waiters else None) for variant_id, first, waiters in segments],
             )
             if self.is_closed:
@@ -262,12 +265,12 @@ class PartitionWorker:
             changes = seal_event_ids(session)
             written += [(self._segment_key(session, number), packed) for number, packed in changes.written]
             dropped += [(self._segment_key(session, number), None) for number in changes.dropped]
-        await self._write(self._tables.event_id, written)
+        await self._write(self._changelogs.event_id, written)
         grown = [session for session in sessions if session.event_ids is not None and len(session.event_ids.tail) > SEGMENT_LIMIT]
         if grown:  # that many while the segments were on their way: too many to travel inside the state
             await self._write_sessions(grown)
         await self._write_states(sessions)
-        await self._write(self._tables.event_id, dropped)
+        await self._write(self._changelogs.event_id, dropped)
 
     async def _write_states(self, sessions: list[Session]) -> None:
         """Write each session as it is when its turn comes, so that a later write never carries an earlier state."""
@@ -277,19 +280,23 @@ class PartitionWorker:
             for part in _slices(left):
                 async with self._ordering:
                     states = [(self._session_key(session), encode_session(session)) for session in part]
-                    ticket = await self._log.send_all(self._tables.engagement.changelog_topic_name, self.monitor.partition, states)
+                    ticket = await self._changelogs.engagement.send(states)
                 written.append((part, ticket))
                 await asyncio.sleep(0)
-            left = [session for part, ticket in written if not await self._log.delivered(ticket) for session in part]
+                if self.is_closed:
+                    return
+            left = [session for part, ticket in written if not await self._changelogs.engagement.delivered(ticket) for session in part]
 
-    async def _write(self, table: Table, items: list[tuple[bytes, bytes | None]]) -> None:
+    async def _write(self, changelog: Changelog, items: list[tuple[bytes, bytes | None]]) -> None:
         left = items
         while left and not self.is_closed:
             written = []
             for part in _slices(left):
-                written.append((part, await self._log.send_all(table.changelog_topic_name, self.monitor.partition, part)))
+                written.append((part, await changelog.send(part)))
                 await asyncio.sleep(0)
-            left = [item for part, ticket in written if not await self._log.delivered(ticket) for item in part]
+                if self.is_closed:
+                    return
+            left = [item for part, ticket in written if not await changelog.delivered(ticket) for item in part]
 
     # -- leaving -----------------------------------------------------------------------------------------------------
 
@@ -302,6 +309,8 @@ class PartitionWorker:
     def close(self) -> None:
         """Stop at once: the partition is somebody else's now. What is not durable is decided again there."""
         self.is_closed = True
+        for changelog in self._changelogs:
+            changelog.is_let_go = True
         for task in self._tasks:
             task.cancel()
 

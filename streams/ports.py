@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,14 +29,31 @@ class Done(Protocol):
         """Say so."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where records have arrived: the offset of the first one, and the one after the last. In between there may be others."""
+
+    first: int
+    end: int
+
+
 class Log(Protocol):
     """Where records go; ``streams.delivery.KafkaLog``, or an in-process one in tests."""
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Any:
         """Append a record; returns what ``delivered`` wants."""
 
-    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]) -> Any:
-        """Append records (key, value) of one partition, in order; returns what ``delivered`` wants, for all of them."""
+    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> Any:
+        """Append records (key, value) of one partition, in order, with the same headers; returns what ``delivered`` wants, for all of them."""
+
+    def course(self, sent: Any) -> object:
+        """Tell on which course records were sent: those of one course follow one another, and none gets lost in between."""
+
+    def place(self, sent: Any) -> Place | None:
+        """Tell where records that ``send_all`` has sent have arrived; None if that is not known."""
+
+    async def read(self, topic: str, partition: int, first: int, end: int) -> Sequence[Any]:
+        """Read the records of a partition from the offset ``first`` up to ``end``, all of which have been appended."""
 
     async def delivered(self, sent: Any) -> bool:
         """Wait for the acknowledgement; False asks to send again."""

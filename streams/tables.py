@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import faust
 import msgspec
@@ -18,8 +19,16 @@ from faust.types import TP, EventT
 
 _encode = msgspec.json.Encoder().encode
 
+GENERATION = "g"
+"""Header of each record of a changelog: the generation of the owner that wrote it, in decimal. Without it, it is 0."""
+CLAIM = b"[[],null]"
+"""Key of the tombstone that a new owner begins with; no value has it."""
+COMPACTION_LAG_MS = 300_000
+"""Until a record is so old, none that it stands in front of goes. The next owner needs both to tell which one counts."""
+
 COMPACTED = {
     "cleanup.policy": "compact",
+    "min.compaction.lag.ms": str(COMPACTION_LAG_MS),
     "segment.ms": "3600000",
     "min.cleanable.dirty.ratio": "0.2",
     "delete.retention.ms": "86400000",
@@ -27,22 +36,90 @@ COMPACTED = {
 """Topic settings of every changelog: only the last value of a key is kept, whatever its age."""
 
 
+class ChangelogRecord(Protocol):
+    """A record as it is in a changelog."""
+
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102
+    @property
+    def key(self) -> Any: ...  # noqa: D102
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def headers(self) -> list[tuple[str, bytes]]: ...  # noqa: D102
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a partition of a changelog says.
+
+    Attributes:
+        content: The value of each key.
+        furthest: The latest generation of an owner.
+        end: Offset after the last record that was read.
+        hidden: Keys whose last record counts for nothing, with that record: a worker sent it that had lost the partition. Compaction
+            keeps just that one, so the next owner has to write ``content`` again, or a tombstone.
+    """
+
+    content: dict[bytes, bytes]
+    furthest: int = 0
+    end: int = 0
+    hidden: dict[bytes, ChangelogRecord] = field(default_factory=dict)
+    _header: list[tuple[str, bytes]] | None = None
+
+    def apply(self, records: Iterable[ChangelogRecord]) -> None:
+        """Apply records in order; those that were applied before change nothing."""
+        content, hidden = self.content, self.hidden
+        for record in records:
+            if record.offset < self.end:
+                continue
+            self.end = record.offset + 1
+            if record.headers != self._header and not self._is_next(record.headers):
+                if record.key != CLAIM:
+                    hidden[record.key] = record
+                continue
+            if hidden:
+                hidden.pop(record.key, None)
+            if record.value is None:
+                content.pop(record.key, None)
+            else:
+                content[record.key] = record.value
+
+    def settle(self, compacted_before_ms: int) -> None:
+        """Let records count that should not, where compaction may have taken away the ones that should.
+
+        Args:
+            compacted_before_ms: What is older may be gone if a later record of its key is older, too.
+        """
+        for key, record in self.hidden.items():
+            if key not in self.content and record.value is not None and record.timestamp < compacted_before_ms:
+                self.content[key] = record.value
+
+    def _is_next(self, headers: list[tuple[str, bytes]]) -> bool:
+        generation = next((int(value) for name, value in headers if name == GENERATION), 0)
+        if generation < self.furthest:
+            return False
+        self.furthest, self._header = generation, headers
+        return True
+
+
 class RecoveredStore(memory.Store):  # type: ignore[misc]
     """Holds what recovery reads, by partition, until it is taken."""
 
     def __post_init__(self) -> None:
         self.data: dict[Any, Any] = {}
-        self.partitions: dict[int, dict[bytes, bytes]] = {}
+        self.partitions: dict[int, Recovered] = {}
 
     def apply_changelog_batch(self, batch: Iterable[EventT], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]) -> None:  # noqa: ARG002 - Faust's signature
         """Apply the records that ``ChangelogMessage``s carry, in order."""
         for event in batch:
-            content = self.partitions.setdefault(event.message.partition, {})
-            for record in event.message.records:
-                if record.value is None:
-                    content.pop(record.key, None)
-                else:
-                    content[record.key] = record.value
+            message = event.message
+            recovered = self.partitions.get(message.partition)
+            if recovered is None:
+                recovered = self.partitions[message.partition] = Recovered({})
+            recovered.apply(message.records)
 
     async def on_recovery_completed(self, active_tps: set[Any], standby_tps: set[Any]) -> None:
         """Do nothing: ``take`` empties the store."""
@@ -65,9 +142,12 @@ class StateTable(faust.Table):  # type: ignore[misc]
         """
         return -1
 
-    def take(self, partition: int) -> dict[bytes, bytes]:
-        """Hand over what recovery has read of ``partition``: key to value. The table forgets it."""
-        return self.data.partitions.pop(partition, {})  # type: ignore[no-any-return]
+    def take(self, partition: int) -> Recovered:
+        """Hand over what recovery has read of ``partition``. The table forgets it."""
+        recovered: Recovered = self.data.partitions.pop(partition, None) or Recovered({})
+        # The last records may be gone, by compaction: recovery has asked for the end before it read.
+        recovered.end = max(recovered.end, self.app.tables.recovery.active_highwaters.get(TP(self.changelog_topic_name, partition), -1) + 1)
+        return recovered
 
     def forget(self) -> None:
         """Drop everything recovered: the assignment has changed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from random import Random
 from typing import Any
 
@@ -61,18 +61,24 @@ class _Draft:
         self.items.append((max(at, START) // MILLISECOND, rng.random(), topic, partition, key, value, bad))
 
 
+_BEGIN = datetime.fromtimestamp(START // SECOND, UTC)
+_ELSEWHERE = timezone(timedelta(hours=5, minutes=30))
+_COMPACT = (",", ":")
+_ENCODERS = [json.JSONEncoder(ensure_ascii=is_ascii, separators=form).encode for is_ascii in (True, False, False, False, False) for form in (_COMPACT, _COMPACT, None)]
+
+
 def _moment(rng: Random, us: int) -> Any:
-    form = rng.randrange(3)
-    if form == 0 and us % MILLISECOND == 0:
+    form = rng.random()
+    if form < 1 / 3 and us % MILLISECOND == 0:
         return us // MILLISECOND
-    aware = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=us)
-    if form == 1:
-        return aware.astimezone(datetime.strptime("+0530", "%z").tzinfo).isoformat()
-    return aware.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    aware = _BEGIN + timedelta(microseconds=us - START)
+    if form < 2 / 3:
+        return aware.astimezone(_ELSEWHERE).isoformat()
+    return aware.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _encode(value: dict[str, Any], rng: Random) -> bytes:
-    return json.dumps(value, ensure_ascii=rng.random() < 0.2, separators=(",", ":") if rng.random() < 0.7 else None).encode()
+    return rng.choice(_ENCODERS)(value).encode()
 
 
 def make_history(seed: int, shape: Shape) -> History:

@@ -26,12 +26,12 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     Attributes:
         now: The time.
-        steps: Callbacks run so far.
+        has_to_stop: Set it, and ``run`` returns before the next callback.
     """
 
     def __init__(self, now: int) -> None:
         self.now = now
-        self.steps = 0
+        self.has_to_stop = False
         self._ready: deque[Handle] = deque()
         self._timers: list[tuple[int, int, Handle]] = []
         self._made = 0
@@ -83,24 +83,24 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     # -- what a simulation asks of it --------------------------------------------------------------------------------
 
-    def run(self, until: int, steps: int | None = None, stop: Callable[[], bool] | None = None) -> None:
-        """Run up to the moment ``until``, or for at most ``steps`` callbacks, or until ``stop`` says so."""
+    def run(self, until: int, steps: int | None = None) -> None:
+        """Run up to the moment ``until``, or for at most ``steps`` callbacks, or until it has to stop."""
         left = -1 if steps is None else steps
-        ready = self._ready
+        ready, timers = self._ready, self._timers
         asyncio._set_running_loop(self)
         try:
-            while left != 0 and not (stop is not None and stop()):
-                if not ready:
-                    if not self._timers or self._timers[0][0] > until:
-                        self.now = max(self.now, until)
-                        return
-                    when, _, handle = heapq.heappop(self._timers)
-                    self.now = max(self.now, when)
-                else:
+            while left and not self.has_to_stop:
+                if ready:
                     handle = ready.popleft()
+                elif timers and timers[0][0] <= until:
+                    when, _, handle = heapq.heappop(timers)
+                    if when > self.now:  # noqa: PLR1730 - max() would cost every timer a call
+                        self.now = when
+                else:
+                    self.now = max(self.now, until)
+                    return
                 if not handle.is_cancelled:
                     handle.callback(*handle.args)
-                    self.steps += 1
                     left -= 1
         finally:
             asyncio._set_running_loop(None)

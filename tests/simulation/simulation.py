@@ -6,7 +6,6 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -14,15 +13,20 @@ from typing import Any
 
 from models.session import Result
 from models.state import decode_session
+from streams.changelog import Overtaken
 from streams.monitoring import LONGEST_FLUSH_PAUSE
 from streams.tables import parse_key
 from tests.simulation.broker import Broker
-from tests.simulation.history import DAY, SECOND, START, History, Shape, make_history
+from tests.simulation.history import DAY, SECOND, History, Shape
 from tests.simulation.oracle import EPOCH, Fate, Verdicts, judge
-from tests.simulation.worker import CHANGELOGS, Life, Setting
+from tests.simulation.plan import Ending, LifePlan, Plan
+from tests.simulation.worker import CHANGELOGS, COMPACTION_LAG, Life
 
 SETTLING = int(LONGEST_FLUSH_PAUSE * SECOND) + 2 * SECOND
 """Microseconds after the last deadline until everything is told, also when flushes take long and so come seldom."""
+AT_A_TIME = 10_000
+"""Microseconds that one of two workers is ahead of the other at most."""
+MOST_OVERTAKEN = 8
 NAMESPACE = uuid.UUID("6f1d0f5e-3c0b-5b7e-9a55-0d7c1f2b8e41")
 
 
@@ -50,69 +54,137 @@ class Run:
     repeated_ends: int = 0
     kills: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    hung: int = 0
+    lingering: int = 0
+    overtaken: int = 0
+    strays: int = 0
     pinned: dict[str, int] = field(default_factory=dict)
+    diary: list[tuple[int, str]] = field(default_factory=list)
+
+    def note(self, at: int, what: str) -> None:
+        """Write down what happens at a moment."""
+        self.diary.append((at, what))
 
 
-def simulate(seed: int, shape: Shape) -> Run:
-    """Let a monitor live through the history of ``seed``, crashing now and then, and check what it has told.
+def run_plan(plan: Plan, diary: list[tuple[int, str]] | None = None) -> Run:
+    """Let a monitor live through a plan, and note in ``diary`` (moment, what) how it does.
 
     Raises:
         Violation: Something does not hold.
     """
-    rng = Random(f"lives {seed}")
-    history = make_history(seed, shape)
-    broker = Broker(history.records, visible_after=rng.choice((0, 0, 30_000)))
-    setting = Setting(history.grace, history.wait, flush_seconds=rng.choice((0.05, 0.3, 1.0)), failures=rng.choice((0.0, 0.0, 0.05)), fetch_gap=rng.random() < 0.5)
-    run = Run(history, broker)
-    now = START + rng.choice((0, 0, rng.randrange(6 * SECOND)))
+    history = plan.history
+    broker = Broker(history.records, visible_after=plan.visible_after)
+    run = Run(history, broker, diary=[] if diary is None else diary)
+    now = plan.begin
+    lingering: Life | None = None
+    for life_plan in plan.lives:
+        now += life_plan.pause
+        _compact(run, now, plan.shape)
+        run.note(now, f"life {life_plan.number} begins")
+        life = Life(broker, plan.setting, Random(f"life {plan.seed} {life_plan.number}"), now)
+        _live(life_plan, life, lingering, run)
+        lingering = life if life_plan.ending is Ending.LINGERS else None
+        now = life.loop.now
+    now += plan.last_pause if plan.lives else 0
     horizon = history.end + history.longest + history.grace + history.wait + SETTLING
-    for number in range(rng.choice((0, 1, 2, 3, 6))):
-        life = Life(broker, setting, rng, now, number)
-        _live(rng, life, shape, run)
-        now = life.loop.now + rng.choice((0, 50_000, rng.randrange(SECOND), rng.randrange(6 * SECOND)))
-    life = Life(broker, setting, rng, now, 1_000)
-    first = dict(broker.committed)
+    for attempt in range(MOST_OVERTAKEN):
+        _compact(run, now, plan.shape)
+        run.note(now, "the last life begins")
+        life = Life(broker, plan.setting, Random(f"life {plan.seed} last {attempt}"), now)
+        if _live_to_the_end(plan, life, lingering, max(horizon, now + history.wait + SETTLING), run):
+            return run
+        now, lingering = life.loop.now + SECOND, None
+    raise Violation("a worker that is overtaken gets its partitions back in the end")
+
+
+def _live_to_the_end(plan: Plan, life: Life, lingering: Life | None, until: int, run: Run) -> bool:
+    """Live on until nothing is left to be done, and check that; False if another one's writes have got in between."""
+    first = dict(run.broker.committed)
     try:
-        life.run(max(horizon, now + history.wait + SETTLING))
+        if not _share_the_log(life, lingering, until, None, run):
+            return False
         _check_rest(run, life, first)
-        _check_told(run, judge(history), shape)
+        _check_told(run, judge(plan.history), plan.shape)
         life.loop.now += DAY
-        life.run(life.loop.now + SETTLING)
+        if not _share_the_log(life, None, life.loop.now + SETTLING, None, run):
+            return False
         _check_forgotten(run, life)
     finally:
         _note(run, life)
         life.crash()
-    return run
+    return True
 
 
-def _live(rng: Random, life: Life, shape: Shape, run: Run) -> None:
+def _live(plan: LifePlan, life: Life, lingering: Life | None, run: Run) -> None:
     left = max(run.history.end + run.history.longest - life.loop.now, SECOND)
-    if rng.random() < 0.3:
-        life.run(life.loop.now + left, rng.choice((rng.randint(1, 60), rng.randint(1, 600))))
+    if plan.is_at_once:
+        is_whole = _share_the_log(life, lingering, life.loop.now + left, plan.steps, run)
     else:
-        life.run(life.loop.now + rng.randrange(left))
-        life.run(life.loop.now + SECOND, rng.randint(0, 40))
-    _check_accounts(life)
-    if rng.random() < 0.15:
-        life.stop()
-        run.stops += 1
-    else:
-        life.crash(strays=shape.strays)
-        run.crashes += 1
+        is_whole = _share_the_log(life, lingering, life.loop.now + int(plan.share * left), None, run)
+        is_whole = is_whole and _share_the_log(life, None, life.loop.now + SECOND, plan.steps, run)
+    if is_whole:
+        _check_accounts(life)
+    ending = plan.ending if is_whole else Ending.CRASHES
+    run.note(life.loop.now, f"life {plan.number} {ending if is_whole else 'has been overtaken'}")
+    _end(ending, life, run)
     _note(run, life)
     _pin(run)
+
+
+def _end(ending: Ending, life: Life, run: Run) -> None:
+    if ending is Ending.STOPS:
+        life.stop()
+        run.stops += 1
+    elif ending is Ending.LINGERS:
+        life.is_outside = True
+        run.lingering += 1
+    else:
+        life.crash(strays=ending is Ending.HANGS)
+        run.crashes += 1
+        run.hung += ending is Ending.HANGS
+
+
+def _compact(run: Run, now: int, shape: Shape) -> None:
+    """Let the broker compact: it may at any time, but leaves what is young."""
+    if shape.strays:
+        for name, partition in list(run.broker.appended):
+            if name in CHANGELOGS:
+                run.broker.compact(name, partition, now - COMPACTION_LAG)
+
+
+def _share_the_log(life: Life, lingering: Life | None, until: int, steps: int | None, run: Run) -> bool:
+    """Let a worker live beside one that does not know that its partitions are another's; False if it has to start anew, as it has been overtaken."""
+    try:
+        while lingering is not None and steps is None and life.loop.now < until:
+            life.run(min(life.loop.now + AT_A_TIME, until))
+            try:
+                lingering.run(life.loop.now)
+            except Overtaken:
+                run.overtaken += 1
+                lingering.crash(strays=True)
+                life.log.expect_strays()
+                lingering = None
+        life.run(until, steps)
+    except Overtaken:
+        run.overtaken += 1
+        return False
+    finally:
+        if lingering is not None:
+            lingering.crash(strays=True)
+    return True
 
 
 def _note(run: Run, life: Life) -> None:
     run.redelivered += life.tally.results[Result.REDELIVERED]
     run.unacknowledged += life.log.failed
+    run.strays += life.log.strayed
     run.restored += sum(monitor.waiting.count_restored for monitor in life.monitors)
 
 
 def _pin(run: Run) -> None:
     """Note what has been made durable of each end, for it may only be told word for word from now on."""
     for partition in {tp.partition for tp in run.history.records}:
-        for value in run.broker.table("engagement", partition).values():
+        for value in run.broker.recovered("engagement", partition).content.values():
             session = decode_session(value, lambda _session, _number: b"")
             if session.end is not None:
                 pinned = run.pinned.setdefault(str(session.id), session.end.decided_at)
@@ -148,28 +220,26 @@ def _check_forgotten(run: Run, life: Life) -> None:
         claim(not monitor.sessions, "a day later nothing is remembered", list(monitor.sessions))
     for name in CHANGELOGS:
         for partition in {tp.partition for tp in run.history.records}:
-            content = run.broker.table(name, partition)
+            content = run.broker.recovered(name, partition).content
             claim(not content, "a day later nothing is kept", name, [parse_key(key) for key in content])
 
 
 def _letters(run: Run) -> set[tuple[str, int, int]]:
-    values = [json.loads(record.value or b"") for record in run.broker.appended["dead_letter", 0]]
+    values = [json.loads(record.value or b"") for record in run.broker.told("dead_letter")]
     return {(value["topic"], value["partition"], value["offset"]) for value in values}
 
 
 def _told(run: Run, topic: str) -> Iterator[dict[str, Any]]:
-    for (name, _), records in list(run.broker.appended.items()):
-        if name == topic:
-            for record in records:
-                value = json.loads(record.value or b"")
-                claim(record.key == value["variant_id"].encode(), "records are keyed by variant", record)
-                yield value
+    for record in run.broker.told(topic):
+        value = json.loads(record.value or b"")
+        claim(record.key == value["variant_id"].encode(), "records are keyed by variant", record)
+        yield value
 
 
 def _check_told(run: Run, verdicts: Verdicts, shape: Shape) -> None:
     ends: dict[str, dict[str, Any]] = {}
     starts: dict[str, dict[str, Any]] = {}
-    last: dict[str, dict[str, Any]] = {}
+    decided: dict[str, list[int]] = {}
     for record in _told(run, "monitoring_record"):
         session = record["session_id"]
         if record["kind"] == "started":
@@ -177,10 +247,11 @@ def _check_told(run: Run, verdicts: Verdicts, shape: Shape) -> None:
             continue
         known = ends.setdefault(session, record)
         run.repeated_ends += known is not record
-        last[session] = record
+        decided.setdefault(session, []).append(_us(record["decided_at"]))
         _check_repetition(known, record)
     for session, decided_at in run.pinned.items():
-        claim(session in last and _us(last[session]["decided_at"]) == decided_at, "an end that is durable is told word for word", session)
+        told = decided.get(session, [])  # who has lost the session may tell of its kill, too, whenever it comes to it
+        claim(decided_at in (told if shape.strays else told[-1:]), "an end that is durable is told word for word", session, decided_at, told)
     kills: dict[str, dict[str, Any]] = {}
     for kill in _told(run, "variant_killed"):
         known = kills.setdefault(kill["session_id"], kill)
@@ -227,13 +298,3 @@ def _check_fate(fate: Fate, start: dict[str, Any], end: dict[str, Any], kill: di
         claim(kill["deciding_event"]["offset"] == fate.deciding_offset, "the right event decides", kill, fate)
         claim(kill["reason"] == fate.reason and kill["counts"] == fate.counts, "the kill says why", kill, fate)
         claim(kill["time_to_kill_seconds"] == (fate.ended_at - fate.posted_at) / 1e6, "the kill says how soon", kill, fate)
-
-
-@contextmanager
-def replayable(name: str, seed: int) -> Iterator[None]:
-    """Say, of what goes wrong inside, how to see it again."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"seed {seed}: EARLY_KILL_SIMULATION_SEED={seed} pytest tests/simulation -k {name}")
-        raise

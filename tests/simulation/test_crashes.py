@@ -2,8 +2,8 @@
 
 The project's own ``Monitoring``, ``PartitionWorker`` and ``PartitionMonitor`` live through seeded histories on a simulated log,
 are killed between any two steps, stopped, started again, and held against an oracle that shares no code with them.
-``EARLY_KILL_SIMULATION_SEEDS`` says how many seeds each test runs (default 500). A seed that fails is named at the end of
-the traceback; alone, and always the same, it runs with::
+``EARLY_KILL_SIMULATION_SEEDS`` says how many seeds each test runs. A seed that fails is named, with what is left of it
+when all is left out that it fails without; alone, and always the same, it runs with::
 
     EARLY_KILL_SIMULATION_SEED=<seed> pytest tests/simulation/test_crashes.py -k <test>
 """
@@ -11,70 +11,68 @@ the traceback; alone, and always the same, it runs with::
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from models import duplicates, monitor
-from tests.simulation.history import Shape
-from tests.simulation.simulation import replayable, simulate
+from tests.simulation.seeds import FAMILIES, Failed, processes, run_many, run_some, tell
 
 SEEDS = int(os.environ.get("EARLY_KILL_SIMULATION_SEEDS", "500"))
 ONE = os.environ.get("EARLY_KILL_SIMULATION_SEED")
+ENOUGH = 100
+"""So many seeds, and every fault must have bitten."""
+
+pytestmark = pytest.mark.timeout(120 + SEEDS)
 
 
-@pytest.fixture(autouse=True)
-def small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let event ids fill segments as in a session a hundred times as large, and let no moment lie more than a second ahead."""
-    monkeypatch.setattr(duplicates, "TAIL", 4)
-    monkeypatch.setattr(duplicates, "SEGMENT_LIMIT", 8)
-    monkeypatch.setattr(monitor, "FUTURE_LIMIT", 1_000_000)
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with processes() as pool:
+        yield pool
 
 
-def run_seeds(name: str, shape: Shape, seeds: int = SEEDS) -> None:
+def run_seeds(family: str, pool: ProcessPoolExecutor, bitten: tuple[str, ...] = ()) -> None:
     """Run all seeds; then make sure that the faults have bitten, for otherwise nothing is shown."""
-    bites: Counter[str] = Counter()
-    for seed in [int(ONE)] if ONE else range(seeds):
-        with replayable(name, seed):
-            run = simulate(seed, shape)
-        bites.update(
-            crashes=run.crashes,
-            redelivered=run.redelivered,
-            restored=run.restored,
-            repeated=run.repeated_ends,
-            unacknowledged=run.unacknowledged,
-            kills=run.kills,
-            time_outs=run.outcomes["timed_out"],
-        )
-    if not ONE and SEEDS >= 100:
-        assert all(bites.values()), bites
-        assert bites["crashes"] > SEEDS, bites
+    if ONE:
+        _, failure = run_some(family, [int(ONE)])
+        if failure is not None:
+            raise Failed(tell(family, failure))
+        return
+    bites = run_many(pool, family, SEEDS)
+    print(family, dict(bites))
+    if SEEDS >= ENOUGH:
+        for what in ("redelivered", "restored", "repeated", "unacknowledged", "kills", "time_outs", *bitten):
+            assert bites[what], f"nothing {what}: {bites}"
+        assert bites["crashes"] + bites["lingering"] > SEEDS, bites
 
 
-pytestmark = pytest.mark.timeout(60 + SEEDS)
-
-
-def test_each_session_ends_once_and_as_its_records_say() -> None:
+def test_each_session_ends_once_and_as_its_records_say(pool: ProcessPoolExecutor) -> None:
     """Kills, time-outs, counts, reasons and dead letters are exactly those of the oracle."""
-    run_seeds("as_its_records_say", Shape())
+    run_seeds("as_its_records_say", pool)
 
 
-def test_a_stop_ends_a_session_once_and_for_all() -> None:
+def test_a_stop_ends_a_session_once_and_for_all(pool: ProcessPoolExecutor) -> None:
     """Once any end of a session has been told, no other is; sessions that nobody stops end as the oracle says."""
-    run_seeds("once_and_for_all", Shape(stops=True))
+    run_seeds("once_and_for_all", pool, ("stopped",))
 
 
-def test_records_without_post_id_never_make_a_session_end_twice() -> None:
+def test_records_without_post_id_never_make_a_session_end_twice(pool: ProcessPoolExecutor) -> None:
     """Which session they belong to depends on the order of two topics; that a session has one end does not."""
-    run_seeds("without_post_id", Shape(stops=True, anonymous=0.4))
+    run_seeds("without_post_id", pool, ("stopped",))
 
 
-def test_a_post_that_comes_too_late_for_some_interactions_still_gets_one_end() -> None:
+def test_a_post_that_comes_too_late_for_some_interactions_still_gets_one_end(pool: ProcessPoolExecutor) -> None:
     """Whether they still wait for it is open; that the session ends once is not."""
-    run_seeds("too_late", Shape(late_posts=True, stops=True))
+    run_seeds("too_late", pool, ("stopped",))
 
 
-@pytest.mark.xfail(strict=True, reason="changelog values carry no owner's generation: what a worker sends after it has lost its partitions is taken for newer")
-def test_what_a_worker_sends_that_hung_and_lost_its_partitions_does_no_harm() -> None:
-    """It arrives after what their new owner has written, and comes back at the next restore."""
-    run_seeds("does_no_harm", Shape(stops=True, strays=True), max(SEEDS, 500))
+def test_what_a_worker_sends_that_lost_its_partitions_does_no_harm(pool: ProcessPoolExecutor) -> None:
+    """It arrives before, while and after their new owner reads the changelogs, from a worker that hangs or one that goes on and does not know."""
+    run_seeds("does_no_harm", pool, ("hung", "lingering", "overtaken", "strays", "compacted"))
+
+
+def test_every_kind_of_history_has_its_test() -> None:
+    """So that ``-k`` finds it by the name that a failure gives."""
+    tests = [name for name in globals() if name.startswith("test_")]
+    assert all(any(family in name for name in tests) for family in FAMILIES)

@@ -19,12 +19,14 @@ from models.session import Result
 from streams.ledger import Ledger
 from streams.monitoring import Monitoring
 from streams.ports import Tables, Topics
-from streams.tables import StateTable
+from streams.tables import Recovered, StateTable
 from streams.transport import Chunk
 from tests.simulation.broker import Broker, SimulatedLog
 from tests.simulation.loop import SimulatedLoop
 
 TOPICS = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
+COMPACTION_LAG = 8_000_000
+"""Microseconds for which compaction takes nothing away."""
 CHANGELOGS = ("engagement", "event_id", "waiting")
 
 
@@ -46,17 +48,22 @@ class Setting:
 
 
 class RestoredTable(StateTable):
-    """A table whose content is what the broker has of its changelog."""
+    """A table whose content is what the broker had of its changelog when it was asked for the end."""
 
     def __init__(self, name: str, broker: Broker, window: TumblingWindow | None) -> None:
         self.name, self._broker, self.window = name, broker, window
+        self._ends: dict[int, int] = {}
 
     @property
     def changelog_topic_name(self) -> str:
         return self.name
 
-    def take(self, partition: int) -> dict[bytes, bytes]:
-        return self._broker.table(self.name, partition)
+    def ask_end(self, partition: int) -> None:
+        """Note how far the changelog is to be read."""
+        self._ends[partition] = len(self._broker.appended[self.name, partition])
+
+    def take(self, partition: int) -> Recovered:
+        return self._broker.recovered(self.name, partition, self._ends[partition])
 
     def forget(self) -> None:
         """Nothing is kept."""
@@ -69,6 +76,7 @@ class Consumer:
         self._broker, self._loop, self._rng = broker, loop, rng
         self.resumed = {tp: broker.committed.get(tp) for tp in broker.sources}
         self.positions = {tp: offset or 0 for tp, offset in self.resumed.items()}
+        self.own = dict(self.resumed)
         self.ledgers: dict[TP, Ledger] = {}
 
     async def _pause(self) -> None:
@@ -93,7 +101,7 @@ class Consumer:
         return ends
 
     def committed(self, tp: TP) -> int | None:
-        return self._broker.committed.get(tp)
+        return self.own[tp]
 
     async def position(self, tp: TP) -> int:
         position = self.positions[tp]
@@ -133,20 +141,23 @@ class Tally:
 
 
 class Life:
-    """A monitor from its start to its end."""
+    """A monitor from its start to its end.
 
-    def __init__(self, broker: Broker, setting: Setting, rng: Random, now: int, number: int) -> None:
+    Attributes:
+        is_outside: Its group goes on without it: what it commits is refused, and it does not know.
+    """
+
+    def __init__(self, broker: Broker, setting: Setting, rng: Random, now: int) -> None:
         self.loop = SimulatedLoop(now)
-        self.number = number
+        self.is_outside = False
         self._broker, self._rng, self._setting = broker, rng, setting
-        self.log = SimulatedLog(broker, self.loop, rng, number, setting.failures)
-        self.log.let_strays_arrive()
+        self.log = SimulatedLog(broker, self.loop, rng, setting.failures)
         self.consumer = Consumer(broker, self.loop, rng)
         self.tally = Tally()
         self.error: BaseException | None = None
         self.queues: dict[str, asyncio.Queue[Chunk]] = {}
         window = TumblingWindow(600.0)
-        tables = Tables(*(RestoredTable(name, broker, None if name == "waiting" else window) for name in CHANGELOGS))
+        self._tables = [RestoredTable(name, broker, None if name == "waiting" else window) for name in CHANGELOGS]
         observer: Any = SimpleNamespace(
             folded=self.tally.folded,
             resolved=self.tally.resolved_one,
@@ -159,7 +170,7 @@ class Life:
         self.monitoring = Monitoring(
             app,
             log=self.log,
-            tables=tables,
+            tables=Tables(*self._tables),
             topics=TOPICS,
             defaults=Defaults(),
             limits=Limits(setting.grace, setting.wait),
@@ -173,9 +184,15 @@ class Life:
 
     def _fail(self, error: BaseException) -> None:
         self.error = self.error or error
+        self.loop.has_to_stop = True
 
     async def _begin(self) -> None:
         self.queues = {topic: asyncio.Queue() for topic in TOPICS.sources}
+        for table in self._tables:
+            for partition in {tp.partition for tp in self._broker.sources}:
+                table.ask_end(partition)
+                if self._rng.random() < 0.3:
+                    await asyncio.sleep(self._rng.choice((0, 0.001, 0.02)))
         try:
             self.monitoring.start()
             await self.monitoring.take_over()
@@ -215,9 +232,11 @@ class Life:
 
     def commit(self) -> None:
         """Commit what is done."""
+        if self.is_outside:
+            return
         for tp, ledger in self.consumer.ledgers.items():
-            if ledger.committable is not None and ledger.committable > self._broker.committed.get(tp, 0):
-                self._broker.committed[tp] = ledger.committable
+            if ledger.committable is not None and ledger.committable > (self.consumer.own[tp] or 0):
+                self._broker.committed[tp] = self.consumer.own[tp] = ledger.committable
 
     async def _commit(self) -> None:
         while True:
@@ -226,7 +245,7 @@ class Life:
 
     def run(self, until: int, steps: int | None = None) -> None:
         """Live; raises what the worker could not live with."""
-        self.loop.run(until, steps, lambda: self.error is not None)
+        self.loop.run(until, steps)
         if self.error is not None:
             raise self.error
 
@@ -240,7 +259,11 @@ class Life:
         for task in self._tasks:
             task.cancel()
         done = self.loop.create_task(self.monitoring.stop())
-        self.loop.run(self.loop.now + 60_000_000, None, done.done)
+        done.add_done_callback(lambda _: setattr(self.loop, "has_to_stop", True))
+        until = self.loop.now + 60_000_000
+        while not done.done() and self.loop.now < until:
+            self.loop.has_to_stop = False
+            self.loop.run(until)
         done.result()
         self.commit()
         self.crash()

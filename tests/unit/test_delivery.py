@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -11,6 +12,7 @@ from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 from models.errors import Stop
 from streams import delivery
 from streams.delivery import KafkaLog
+from streams.ports import Place
 
 
 class Batch:
@@ -19,11 +21,14 @@ class Batch:
     def __init__(self) -> None:
         self.values: list[bytes] = []
 
-    def append(self, *, timestamp: None, key: bytes, value: bytes | None) -> object | None:  # noqa: ARG002 - aiokafka's signature
+    def append(self, *, timestamp: None, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> object | None:  # noqa: ARG002 - aiokafka's signature
         if len(self.values) == 2:
             return None
-        self.values.append(key + b"=" + (value or b"") + b";")
+        self.values.append(key + b"=" + (value or b"") + b";" + b"".join(header for _, header in headers))
         return self
+
+    def record_count(self) -> int:
+        return len(self.values)
 
 
 class Producer:
@@ -31,6 +36,7 @@ class Producer:
 
     made: ClassVar[list[Producer]] = []
     failures: ClassVar[list[str]] = []
+    offsets: ClassVar[list[int]] = []
     arrived: ClassVar[list[bytes]] = []
     batches: ClassVar[list[tuple[str, int, list[bytes]]]] = []
 
@@ -58,13 +64,13 @@ class Producer:
             future.set_exception(MessageSizeTooLargeError())
         else:
             Producer.arrived.append(value)
-            future.set_result(None)
+            future.set_result(SimpleNamespace(offset=Producer.offsets.pop(0) if Producer.offsets else -1))
         return future
 
     def create_batch(self) -> Batch:
         return Batch()
 
-    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[Any]:
         Producer.batches.append((topic, partition, batch.values))
         return await self.send(topic, b"".join(batch.values))
 
@@ -79,7 +85,7 @@ class Producer:
 @pytest.fixture
 def kafka_log(monkeypatch: pytest.MonkeyPatch) -> KafkaLog:
     monkeypatch.setattr(delivery, "AIOKafkaProducer", Producer)
-    Producer.made, Producer.failures, Producer.arrived, Producer.batches = [], [], [], []
+    Producer.made, Producer.failures, Producer.arrived, Producer.batches, Producer.offsets = [], [], [], [], []
     return KafkaLog({}, client_id="test")
 
 
@@ -106,6 +112,31 @@ async def test_records_of_a_partition_are_packed_into_batches_in_order(kafka_log
     sent = await kafka_log.send_all("changelog", 3, [(b"%d" % number, b"v" if number else None) for number in range(5)])
     assert await kafka_log.delivered(sent)
     assert Producer.batches == [("changelog", 3, [b"0=;", b"1=v;"]), ("changelog", 3, [b"2=v;", b"3=v;"]), ("changelog", 3, [b"4=v;"])]
+
+
+async def test_all_records_of_a_changelog_carry_the_same_header(kafka_log: KafkaLog):
+    """It says whose they are."""
+    assert await kafka_log.delivered(await kafka_log.send_all("changelog", 0, [(b"a", b"v"), (b"b", None), (b"c", b"v")], [("g", b"<7>")]))
+    assert Producer.batches == [("changelog", 0, [b"a=v;<7>", b"b=;<7>"]), ("changelog", 0, [b"c=v;<7>"])]
+
+
+@pytest.mark.parametrize(("offsets", "place"), [([10, 12, 14], Place(10, 15)), ([10, 13, 15], Place(10, 16)), ([10, -1, 14], None)])
+async def test_where_records_have_arrived_is_told_by_their_batches(kafka_log: KafkaLog, offsets: list[int], place: Place | None):
+    """From the first one to the last, with what others have sent in between; nothing is told where the brokers no longer know."""
+    Producer.offsets = offsets
+    sent = await kafka_log.send_all("changelog", 0, [(b"%d" % number, b"v") for number in range(5)])
+    assert await kafka_log.delivered(sent)
+    assert kafka_log.place(sent) == place
+
+
+async def test_a_producer_that_replaces_another_begins_a_new_course(kafka_log: KafkaLog):
+    """What was sent before may have got lost."""
+    first = await kafka_log.send_all("changelog", 0, [(b"a", b"v")])
+    second = await kafka_log.send_all("changelog", 0, [(b"b", b"v")])
+    assert kafka_log.course(first) is kafka_log.course(second)
+    Producer.failures = ["acknowledge"]
+    assert not await kafka_log.delivered(await kafka_log.send_all("changelog", 0, [(b"c", b"v")]))
+    assert kafka_log.course(await kafka_log.send_all("changelog", 0, [(b"c", b"v")])) is not kafka_log.course(first)
 
 
 @pytest.mark.parametrize("failures", [["send"], ["acknowledge"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from models.duplicates import TAIL
 from models.monitor import Limits, PartitionMonitor
 from models.policy import Defaults
 from models.state import decode_session, decode_waiters
+from streams.changelog import Changelog, Changelogs
 from streams.partition import PartitionWorker
 from streams.ports import Tables, Topics
 
@@ -40,12 +41,22 @@ class HeldLog:
             future.set_result(not fails)
         return future
 
-    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]) -> asyncio.Future[bool]:
+    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> asyncio.Future[bool]:
+        assert headers, "each record of a changelog says whose it is"
         arrivals = [await self.send(topic, key, value, partition) for key, value in records]
         return asyncio.ensure_future(_all(arrivals))
 
     async def delivered(self, sent: asyncio.Future[bool]) -> bool:
         return await sent
+
+    def course(self, _sent: object) -> object:
+        return self
+
+    def place(self, _sent: object) -> None:
+        return None
+
+    async def read(self, topic: str, partition: int, first: int, end: int) -> list[Any]:
+        raise NotImplementedError
 
     def release(self, topic: str) -> None:
         self.held.discard(topic)
@@ -103,6 +114,7 @@ class World:
             monitor or PartitionMonitor(0, Limits(grace=0)),
             log=self.log,
             tables=Tables(FakeTable("engagement"), FakeTable("event_id"), FakeTable("waiting")),
+            changelogs=Changelogs(*(Changelog(self.log, name, 0) for name in ("engagement", "event_id", "waiting"))),
             topics=NAMES,
             defaults=Defaults(),
             observer=observer,

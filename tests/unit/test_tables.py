@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.types import TP
 from faust.windows import TumblingWindow
 
-from streams.tables import RecoveredStore, StateTable, parse_key
+from streams.tables import CLAIM, Recovered, RecoveredStore, StateTable, parse_key
 
 
 class Windowed(StateTable):
+    changelog_topic_name = "changelog"
+
     def __init__(self, window: TumblingWindow | None) -> None:
         self.window = window
 
@@ -33,20 +37,85 @@ def test_without_a_window_a_key_has_none() -> None:
     assert Windowed(None).key("v", 3, at=5.0) == b'[["v",3],null]'
 
 
+@dataclass(frozen=True)
+class Record:
+    offset: int
+    key: bytes
+    value: bytes | None
+    generation: int | None = None
+    timestamp: int = 0
+
+    @property
+    def headers(self) -> list[tuple[str, bytes]]:
+        return [] if self.generation is None else [("g", b"%d" % self.generation)]
+
+
+def recovered(*records: Record) -> Recovered:
+    found = Recovered({})
+    found.apply(records)
+    return found
+
+
 def test_recovery_keeps_the_last_value_of_each_key_by_partition() -> None:
     """In the order of the records, also when some are read twice; a tombstone removes; what is taken is gone."""
     store = RecoveredStore.__new__(RecoveredStore)
     store.__post_init__()
 
-    def fetched(partition: int, *records: tuple[bytes, bytes | None]) -> Any:
-        carried = [SimpleNamespace(key=key, value=value) for key, value in records]
-        return SimpleNamespace(message=SimpleNamespace(partition=partition, records=carried))
+    def fetched(partition: int, *records: Record) -> Any:
+        return SimpleNamespace(message=SimpleNamespace(partition=partition, records=records))
 
-    store.apply_changelog_batch([fetched(0, (b"a", b"1"), (b"b", b"1")), fetched(1, (b"a", b"x")), fetched(0, (b"b", b"1"), (b"a", b"2"), (b"b", None))], bytes, bytes)
-    assert store.partitions == {0: {b"a": b"2"}, 1: {b"a": b"x"}}
+    first = [Record(0, b"a", b"1"), Record(1, b"b", b"1")]
+    store.apply_changelog_batch([fetched(0, *first), fetched(1, Record(0, b"a", b"x")), fetched(0, *first, Record(2, b"a", b"2"), Record(3, b"b", None))], bytes, bytes)
+    assert {partition: found.content for partition, found in store.partitions.items()} == {0: {b"a": b"2"}, 1: {b"a": b"x"}}
     table = Windowed(None)
     table._data = store
-    assert table.take(0) == {b"a": b"2"}
-    assert table.take(0) == {}
+    table.app = SimpleNamespace(tables=SimpleNamespace(recovery=SimpleNamespace(active_highwaters={TP("changelog", 0): 6})))  # type: ignore[assignment]
+    taken = table.take(0)
+    assert taken.content == {b"a": b"2"}
+    assert taken.end == 7
+    assert not store.partitions.get(0)
     table.forget()
     assert store.partitions == {}
+
+
+def test_what_an_earlier_owner_sends_after_a_later_one_counts_for_nothing() -> None:
+    """Values and tombstones; records without a generation are the earliest. Which keys they hide is told, unless a later record of the key counts."""
+    found = recovered(
+        Record(0, b"a", b"old"),
+        Record(1, b"b", b"old"),
+        Record(2, b"c", b"5", 5),
+        Record(3, b"a", b"stray", 4),
+        Record(4, b"b", None, 4),
+        Record(5, b"c", b"stray"),
+        Record(6, b"c", b"5 again", 5),
+    )
+    assert found.content == {b"a": b"old", b"b": b"old", b"c": b"5 again"}
+    assert (found.furthest, found.end, set(found.hidden)) == (5, 7, {b"a", b"b"})
+
+
+def test_a_claim_alone_shuts_out_earlier_owners() -> None:
+    """Also one that comes late shuts out nobody, and leaves nothing to mend."""
+    found = recovered(Record(0, b"a", b"1", 1), Record(1, CLAIM, None, 2), Record(2, b"a", b"stray", 1), Record(3, CLAIM, None, 1))
+    assert found.content == {b"a": b"1"}
+    assert set(found.hidden) == {b"a"}
+
+
+def test_records_that_are_read_again_change_nothing() -> None:
+    """Recovery may begin anew with some of them."""
+    records = [Record(0, b"a", b"1", 1), Record(1, CLAIM, None, 2), Record(2, b"a", b"2", 2)]
+    assert recovered(*records, *records) == recovered(*records)
+
+
+@pytest.mark.parametrize(("timestamp", "content"), [(99, {b"a": b"stray"}), (100, {})])
+def test_a_stray_counts_where_compaction_may_have_taken_what_it_hides(timestamp: int, content: dict[bytes, bytes]) -> None:
+    """And only there: a record that is as old as the lag is the first that is not old enough."""
+    found = recovered(Record(0, CLAIM, None, 2), Record(1, b"a", b"stray", 1, timestamp))
+    found.settle(100)
+    assert found.content == content
+
+
+def test_a_stray_counts_nowhere_else() -> None:
+    """What it hides is still there."""
+    found = recovered(Record(0, b"a", b"1", 1), Record(1, CLAIM, None, 2), Record(2, b"a", b"stray", 1))
+    found.settle(100)
+    assert found.content == {b"a": b"1"}

@@ -1,0 +1,150 @@
+"""A table's changelog as the owner of one of its partitions writes it: each record says whose it is, and none slips in between.
+
+Kafka takes records for a changelog from whoever sends them, also from a worker that has lost the partition and does not
+know. So each owner has a *generation*, in a header of each of its records, tombstones too: one more than the furthest that it
+found there. It begins with a *claim*, and that has to be the next record after the last one it has read; if not, it reads
+what is in between, and claims again. Every record that follows has to be the next after its last. If one is not, another has written: this worker has been overtaken, and must not
+believe that what it wrote is durable. It starts anew. Whoever reads the changelog ignores records of a generation earlier
+than one before them (``RecoveredPartition``), and the next owner writes again what they stand in front of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from models.errors import Stop
+from streams.ports import Log
+from streams.tables import CLAIM, GENERATION, Recovered
+
+
+class Overtaken(Stop):
+    """Somebody else has written to a changelog partition that this worker took for its own."""
+
+
+@dataclass(slots=True)
+class _Course:
+    """Records that follow one another in a log, as far as nobody else writes.
+
+    Attributes:
+        name: What ``Log.place`` says of them; another one means that records may have got lost in between.
+        base: Offset of the first one; None until it is known.
+        count: How many were sent.
+    """
+
+    name: object
+    base: int | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    sent: Any
+    course: _Course
+    position: int
+    size: int
+
+
+class Changelog:
+    """The changelog partition of a table, from an assignment to its revocation.
+
+    Args:
+        log: Where it goes.
+        topic: Its topic.
+        partition: Its partition.
+        recovered: What was found there.
+
+    Attributes:
+        is_let_go: The partition may be another's by now: nothing that happens in the log is an error any more.
+    """
+
+    def __init__(self, log: Log, topic: str, partition: int, recovered: Recovered | None = None) -> None:
+        self._log, self._topic, self._partition = log, topic, partition
+        self._recovered = recovered or Recovered({})
+        self._generation = self._recovered.furthest + 1
+        self._course: _Course | None = None
+        self.is_let_go = False
+
+    @property
+    def _headers(self) -> Sequence[tuple[str, bytes]]:
+        return ((GENERATION, b"%d" % self._generation),)
+
+    async def claim(self) -> None:
+        """Write the claim, and again what records of earlier generations stand in front of. Nothing else may be sent before it returns.
+
+        Where records have arrived that were not found before, it reads them, and claims again.
+        """
+        recovered = self._recovered
+        while (first := await self._claimed()) is not None and first > recovered.end:
+            recovered.apply(await self._log.read(self._topic, self._partition, recovered.end, first + 1))
+        hidden = [(key, recovered.content.get(key)) for key in recovered.hidden]
+        while hidden and not await self.delivered(await self.send(hidden)):
+            pass
+
+    async def _claimed(self) -> int | None:
+        """Write the claim; return where it stands, if that is known."""
+        self._generation = self._recovered.furthest + 1
+        ticket = await self.send([(CLAIM, None)])
+        while not await self._log.delivered(ticket.sent):
+            ticket = await self.send([(CLAIM, None)])
+        place = self._log.place(ticket.sent)
+        if place is None:
+            return None
+        ticket.course.base = place.first - ticket.position
+        return place.first
+
+    def hand_over(self) -> dict[bytes, bytes]:
+        """Return what was found in the changelog: key to value. It is forgotten here."""
+        content, self._recovered = self._recovered.content, Recovered({}, self._recovered.furthest)
+        return content
+
+    async def send(self, records: Iterable[tuple[bytes, bytes | None]]) -> _Ticket:
+        """Append records (key, value), behind those sent before; ask ``delivered`` whether they have arrived."""
+        records = list(records)
+        sent = await self._log.send_all(self._topic, self._partition, records, self._headers)
+        name = self._log.course(sent)
+        if self._course is None or self._course.name is not name:
+            self._course = _Course(name)
+        course, position = self._course, self._course.count
+        course.count += len(records)
+        return _Ticket(sent, course, position, len(records))
+
+    async def delivered(self, ticket: _Ticket) -> bool:
+        """Wait for the acknowledgement; False asks to send again.
+
+        Raises:
+            Overtaken: There are records of somebody else in between: what was sent may count for nothing.
+        """
+        if not await self._log.delivered(ticket.sent):
+            return False
+        place = self._log.place(ticket.sent)
+        if place is not None and not self.is_let_go:
+            course = ticket.course
+            if course.base is None:
+                course.base = place.first - ticket.position
+            expected = course.base + ticket.position
+            if place.first != expected or place.end != expected + ticket.size:
+                self._overtaken(expected, max(place.first, place.end - ticket.size))
+        return True
+
+    def _overtaken(self, expected: int, found: int) -> None:
+        raise Overtaken(f"another worker has written to {self._topic}[{self._partition}], where offset {expected} was next and {found} came; this one starts anew")
+
+
+class Changelogs(NamedTuple):
+    """The changelogs of a partition's tables."""
+
+    engagement: Changelog
+    event_id: Changelog
+    waiting: Changelog
+
+
+async def claim(changelogs: Changelogs) -> None:
+    """Claim all changelogs of a partition, as ``Changelog.claim``.
+
+    That of the sessions first: whoever has lost that one can write no state any more that counts on what is in the others.
+    """
+    await changelogs.engagement.claim()
+    await asyncio.gather(changelogs.event_id.claim(), changelogs.waiting.claim())

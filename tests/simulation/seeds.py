@@ -1,0 +1,137 @@
+"""Many seeds at once, on all processors, and all there is to know of one that fails."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+import pytest
+
+import streams.monitoring
+from models import duplicates, monitor
+from tests.simulation.history import Shape
+from tests.simulation.plan import make_plan
+from tests.simulation.safeguards import Safeguard
+from tests.simulation.shrink import complaint, describe, shrink
+from tests.simulation.simulation import Run, run_plan
+from tests.simulation.worker import COMPACTION_LAG
+
+FAMILIES = {
+    "as_its_records_say": Shape(),
+    "once_and_for_all": Shape(stops=True),
+    "without_post_id": Shape(stops=True, anonymous=0.4),
+    "too_late": Shape(late_posts=True, stops=True),
+    "does_no_harm": Shape(stops=True, strays=True),
+}
+"""Histories, by a part of the name of the test that runs them."""
+AT_ONCE = 10
+"""Seeds that a process runs before it tells how it went."""
+
+Failure = tuple[int, str]
+
+
+class Failed(AssertionError):
+    """A seed has failed."""
+
+
+@contextmanager
+def small_numbers() -> Iterator[pytest.MonkeyPatch]:
+    """Let event ids fill segments as in a session a hundred times as large, no moment lie more than a second ahead, and compaction come soon."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "TAIL", 4)
+        patch.setattr(duplicates, "SEGMENT_LIMIT", 8)
+        patch.setattr(monitor, "FUTURE_LIMIT", 1_000_000)
+        patch.setattr(streams.monitoring, "COMPACTION_LAG_MS", COMPACTION_LAG // 1_000)
+        patch.setattr(streams.monitoring.log, "disabled", True)
+        yield patch
+
+
+def run_some(family: str, seeds: list[int]) -> tuple[Counter[str], Failure | None]:
+    """Run seeds one after the other until one fails; return how the faults have bitten, and that one."""
+    bites: Counter[str] = Counter()
+    with small_numbers():
+        for seed in seeds:
+            plan = make_plan(seed, FAMILIES[family])
+            try:
+                run = run_plan(plan)
+            except Exception as error:  # noqa: BLE001 - whatever it is, its seed is wanted
+                return bites, (seed, f"{type(error).__name__}: {error}")
+            bites.update(bites_of(run))
+    return bites, None
+
+
+def bites_of(run: Run) -> Counter[str]:
+    """Say what has happened in a run: how many records, lives and faults, and what they have led to."""
+    return Counter(
+        seeds=1,
+        events=sum(map(len, run.history.records.values())),
+        crashes=run.crashes,
+        redelivered=run.redelivered,
+        restored=run.restored,
+        repeated=run.repeated_ends,
+        unacknowledged=run.unacknowledged,
+        kills=run.kills,
+        time_outs=run.outcomes["timed_out"],
+        stopped=run.outcomes["stopped"],
+        hung=run.hung,
+        lingering=run.lingering,
+        overtaken=run.overtaken,
+        strays=run.strays,
+        compacted=run.broker.compacted,
+    )
+
+
+@contextmanager
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """Start as many processes as there are processors."""
+    pool = ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def run_many(pool: ProcessPoolExecutor, family: str, count: int) -> Counter[str]:
+    """Run the seeds 0 to ``count``; return how the faults have bitten.
+
+    Raises:
+        Failed: One of them fails; says which, and what is left of it when all is left out that it fails without.
+    """
+    work = [pool.submit(run_some, family, list(range(start, min(start + AT_ONCE, count)))) for start in range(0, count, AT_ONCE)]
+    bites: Counter[str] = Counter()
+    for some in as_completed(work):
+        more, failure = some.result()
+        if failure is not None:
+            _cancel(work)
+            raise Failed(tell(family, failure))
+        bites.update(more)
+    return bites
+
+
+def _cancel(work: list[Future[tuple[Counter[str], Failure | None]]]) -> None:
+    for some in work:
+        some.cancel()
+
+
+def tell(family: str, failure: Failure) -> str:
+    """Say which seed has failed, how to run it again, and what its core is."""
+    seed, message = failure
+    with small_numbers():
+        core = describe(shrink(make_plan(seed, FAMILIES[family])))
+    return f"seed {seed}: {message}\n\nagain: EARLY_KILL_SIMULATION_SEED={seed} pytest tests/simulation/test_crashes.py -k {family}\n\nshrunk to {core}"
+
+
+def find_without(safeguard: Safeguard, seeds: int, *, is_shrunk: bool = False) -> tuple[int, str, str] | None:
+    """Take a safeguard out and look for a seed that fails; return it with what is wrong and, if asked for, what it shrinks to."""
+    with small_numbers() as patch:
+        safeguard.take_out(patch)
+        for seed in range(seeds):
+            plan = make_plan(seed, safeguard.shape)
+            told = complaint(plan)
+            if told is not None:
+                return seed, told, describe(shrink(plan, 20.0)) if is_shrunk else ""
+    return None
