@@ -92,13 +92,14 @@ def _decode(values: list[bytes | None]) -> list[Increment] | None:
 def _joined(values: list[bytes | None]) -> bytes | None:
     """Return the values as lines; None if one is missing, too large or no text that can be printed, or may not stand for itself."""
     try:
-        lines = b"\n".join(values)  # type: ignore[arg-type] # a value that is missing is found out here
+        if max(map(len, values), default=0) > VALUE_LIMIT:  # type: ignore[arg-type] # a value that is missing is found out here
+            return None
     except TypeError:
         return None
+    lines = b"\n".join(values)  # type: ignore[arg-type]
     boundaries = len(values) - 1
-    if lines.count(b"}\n{") != boundaries or lines.count(b"\n") != boundaries or lines[:1] != b"{" or lines[-1:] != b"}":
-        return None
-    if b"\\" in lines or b"\x7f" in lines or (len(lines) > VALUE_LIMIT and max(map(len, values)) > VALUE_LIMIT):  # type: ignore[arg-type]
+    stand_alone = lines.count(b"}\n{") == boundaries and lines.count(b"\n") == boundaries and lines[:1] == b"{" and lines[-1:] == b"}"
+    if not stand_alone or b"\\" in lines or b"\x7f" in lines:
         return None
     if not lines.isascii():
         try:
