@@ -13,6 +13,7 @@ from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from models.errors import EarlyKillError, Reject, Retry, Stop
+from streams.connecting import Connector
 from streams.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -33,8 +34,9 @@ _STOP = ("28", "3D", "3F", "42")  # authorization, no such database or schema, u
 _REJECT = ("21", "22", "23", "44", "54", "P0")  # data, constraint, view's check option, over a limit, refused by somebody's trigger
 _OWN_UNIQUE = "variant_monitoring_session_id_key"
 
-# A connection that is refused has no SQLSTATE in psycopg; the server's own words have to do. In another language than
-# English they are not found, and the connection is tried for ever, with the same line in the log.
+# A connection that is refused has no SQLSTATE in psycopg. Where ``streams.connecting`` cannot find it out either, the words have to do;
+# in another language than English they are not found, and the connection is tried again.
+_FATAL = "FATAL"
 _STOP_WORDS = ("authentication failed", "no password supplied", "no pg_hba.conf entry", "is not permitted to log in", "permission denied for database")
 
 
@@ -75,10 +77,10 @@ def create_engine(settings: Settings) -> AsyncEngine:
     Raises:
         Stop: ``DATABASE_URL`` can't be read.
     """
-    parameters = connection_parameters(settings)
+    parameters, connector = connection_parameters(settings), Connector()
 
     async def connect() -> psycopg.AsyncConnection[Any]:
-        return await psycopg.AsyncConnection.connect(**(parameters if settings.database_url_file is None else connection_parameters(settings)))
+        return await connector.connect(parameters if settings.database_url_file is None else connection_parameters(settings))
 
     return create_async_engine(_DIALECT, async_creator=connect, pool_size=3, max_overflow=2, pool_timeout=5, pool_pre_ping=True, isolation_level="READ COMMITTED")
 
@@ -122,7 +124,7 @@ def classify(error: BaseException) -> type[Retry | Stop | Reject]:
         return _by_sqlstate(code, original)
     if isinstance(original, psycopg.OperationalError | psycopg.InterfaceError):
         words = str(original)
-        missing = "FATAL" in words and "does not exist" in words  # role or database
+        missing = _FATAL in words and "does not exist" in words  # role or database
         return Stop if missing or any(known in words for known in _STOP_WORDS) else Retry
     if isinstance(original, psycopg.DataError):  # refused before it was sent: U+0000, a number out of range
         return Reject

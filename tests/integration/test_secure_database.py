@@ -18,12 +18,13 @@ import pytest
 from psycopg import errors
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from models.errors import Stop
+from models.errors import Retry, Stop
 from models.monitoring_record import MonitoringRecord
+from streams import database as database_module
 from streams.audit import audit
 from streams.cleanup import revive
 from streams.clock import wall_clock
-from streams.database import check_schema, create_engine, ping
+from streams.database import check_schema, create_engine, ping, sqlstate
 from streams.local.postgres import PostgresServer
 from streams.outbound.pending import Outcome, PendingCalls
 from streams.outbound.reopening import list_calls, retry_calls
@@ -122,6 +123,41 @@ def test_what_is_not_a_workers_business_is_refused(url: str):
         for statement in REFUSED:
             with pytest.raises(errors.InsufficientPrivilege):
                 connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "code"),
+    [
+        (("early_kill_worker:", "early_kill_worker:wrong-word"), Stop, "28P01"),
+        (("/test_", "/none_"), Stop, "3D000"),
+        (("early_kill_worker:", "unknown:"), Stop, "28P01"),
+        (("", ""), Retry, "53300"),
+    ],
+)
+async def test_a_refused_connection_is_sorted_by_its_code(
+    postgres: PostgresServer, database: str, url: str, monkeypatch: pytest.MonkeyPatch, changed: tuple[str, str], kind: type[Exception], code: str
+):
+    """Whatever language the server speaks: none of its words is known here. Too many connections are no wrong set-up."""
+    monkeypatch.setattr(database_module, "_STOP_WORDS", ())
+    monkeypatch.setattr(database_module, "_FATAL", "in another language")
+    if kind is Retry:
+        with superuser(postgres, database) as connection:
+            connection.execute(f'ALTER DATABASE "{database.rsplit("/", 1)[1]}" CONNECTION LIMIT 0')
+    engine = create_engine(Settings.model_validate({"database_url": url.replace(*changed)}))
+    with pytest.raises(kind) as caught:
+        await ping(engine)
+    assert sqlstate(caught.value.__cause__ or caught.value) == code
+    assert "wrong-word" not in str(caught.value)
+    await engine.dispose()
+
+
+async def test_a_server_that_is_away_has_no_code():
+    """And is asked no second time for one: nothing answers there."""
+    nowhere = create_engine(Settings.model_validate({"database_url": "postgresql://early_kill@127.0.0.1:1/early_kill"}))
+    with pytest.raises(Retry) as caught:
+        await ping(nowhere)
+    assert sqlstate(caught.value.__cause__ or caught.value) is None
+    await nowhere.dispose()
 
 
 async def test_purging_is_the_owners_business(worker: AsyncEngine, sql: Sql):
