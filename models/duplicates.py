@@ -30,9 +30,9 @@ class EventIds:
     __slots__ = ("first", "known", "segments", "tail")
 
     def __init__(self, tail: Iterable[int] = (), first: int = 0, segments: Iterable[bytes] = ()) -> None:
-        self.tail = list(tail)
+        self.tail = array("Q", tail)  # a list of numbers takes five times as much
         self.first = first
-        self.segments = list(segments)
+        self.segments = tuple(segments)
         self.known: set[int] | None = None
         if self.segments or len(self.tail) > FEW:
             self.known = set(self.tail)
@@ -63,7 +63,7 @@ class EventIds:
 
     def packed_tail(self) -> bytes:
         """Return the hashes that no segment holds, 8 bytes each."""
-        return array("Q", self.tail).tobytes()
+        return self.tail.tobytes()
 
     def seal(self) -> tuple[list[tuple[int, bytes]], list[int]]:
         """Move a tail that has grown beyond ``TAIL`` into segments, and forget the oldest segments beyond ``REMEMBERED``.
@@ -77,13 +77,15 @@ class EventIds:
         if len(self.tail) > TAIL:
             self.known = self.known or set(self.tail)
             for start in range(0, len(self.tail), SEGMENT_LIMIT):
-                packed = array("Q", self.tail[start : start + SEGMENT_LIMIT]).tobytes()
+                packed = self.tail[start : start + SEGMENT_LIMIT].tobytes()
                 written.append((self.first + len(self.segments), packed))
-                self.segments.append(packed)
-            self.tail = []
+                self.segments += (packed,)
+            self.tail = array("Q")
         known = self.known
         while known is not None and self.segments and len(known) - len(self.segments[0]) // 8 >= REMEMBERED:
-            known.difference_update(_unpacked(self.segments.pop(0)))
+            oldest, *rest = self.segments
+            known.difference_update(_unpacked(oldest))
+            self.segments = tuple(rest)
             dropped.append(self.first)
             self.first += 1
         return written, dropped
