@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         5, ge=0, le=3_600, description="How long after a deadline an interaction may still be appended. The same on every worker, always: it is part of the rule."
     )
     flush_interval_seconds: Annotated[float, Field(ge=0.02, le=10)] = Field(
-        0.5, description="Pause between two writes of changed state; bounds what is repeated after a crash, not latency."
+        0.5, description="Pause between two writes of changed state; up to 4 s where those take long, with very many sessions. Bounds what is repeated after a crash, not latency."
     )
     waiting_minutes: Annotated[float, Field(ge=10, le=43_200)] = Field(10, description="How long an interaction waits for its `variant_posted`.")
     waiting_limit: int = Field(1_000_000, ge=1_000_000, description="Interactions that wait at once in one worker; the oldest are pushed out beyond that.")
