@@ -143,7 +143,8 @@ def _connect(
             await log.start()
             if not looking:
                 looking.append(asyncio.create_task(keep_doing("the look at the topics", origins.look, fail)))
-            await origins.check()
+            if not await origins.check():
+                return
             monitoring.start()
             await monitoring.take_over()
             on_ready()

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import faust
 from aiokafka.errors import KafkaError
@@ -91,10 +91,13 @@ class Origins:
         self._next.clear()
         self._gaps.clear()
 
-    async def check(self) -> None:
+    async def check(self) -> bool:
         """Compare what the assigned partitions come from with what there is; to be called once they are recovered, before any record is read.
 
         Waits for Kafka as long as it takes.
+
+        Returns:
+            False if the assignment has changed meanwhile: what recovery had read is gone, and nothing may be taken over with what is left.
 
         Raises:
             Stop: A topic was deleted and made anew, partitions were added, or the state is gone.
@@ -104,13 +107,13 @@ class Origins:
         noted = {partition: self._noted(partition) for partition in partitions}
         tps = [TP(name, partition) for partition in partitions for name in self._sources]
         if not tps:
-            return
+            return True
         ids = self._ids(await self._told())
         committed = {TP(tp.topic, tp.partition): offset or 0 for tp, offset in (await self._consumer.seek_to_committed()).items()}
         starts = await self._consumer.earliest_offsets(*tps)
         written, is_noted = await self._written(partitions, self._tables), await self._written(partitions, [self._table])
         if generation != self._generation:
-            return  # all of this is another's by now, or is checked again
+            return False
         self._known = ids
         for partition, noted_ids in noted.items():
             if noted_ids is not None:
@@ -128,11 +131,10 @@ class Origins:
         for partition in partitions:
             if noted[partition] != ids and (noted[partition] or partition not in is_noted):  # else recovery was overtaken by the next one
                 await self._log.append(self._table.changelog_topic_name, self._key, json.dumps(ids).encode(), partition)
+        return generation == self._generation
 
     def _noted(self, partition: int) -> dict[str, str] | None:
-        taken: Any = self._table.take(partition)
-        content: Mapping[bytes, bytes] = getattr(taken, "content", taken)
-        value = content.get(self._key)
+        value = self._table.take(partition).content.get(self._key)
         return None if value is None else json.loads(value)
 
     async def _written(self, partitions: Sequence[int], tables: Sequence[StateTable]) -> set[int]:
