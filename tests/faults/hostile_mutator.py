@@ -91,25 +91,32 @@ class Mutator:
         self._rng, self._now = rng, now
         self._variants, self._others = variants, others or variants
         self._last = b"{}"
+        self._rest: tuple[str, bytes | None, bytes | None] | None = None
         self._moments = [write(item) for _, item in good_moments(now)] + [write(moment(now, seconds)) for seconds in (-7_200, -3_000, -600, 290, 310)]
 
-    def record(self) -> tuple[str, bytes | None, bytes | None]:
-        """Return (topic, value, key) of the next."""
+    def record(self, harm: float = 1.0) -> tuple[str, bytes | None, bytes | None]:
+        """Return (topic, value, key) of the next; ``harm`` scales how likely anything is wrong with it."""
         rng = self._rng
+        if self._rest is not None:
+            rest, self._rest = self._rest, None
+            return rest
         topic = rng.choices(TOPICS, (70, 20, 10))[0]
         pairs = {"interaction": self._interaction, "variant_posted": self._posted, "monitoring_control": self._stop}[topic]()
         key: bytes | None = json.loads(dict(pairs)["variant_id"]).encode()
-        if rng.random() < 0.75:
+        if rng.random() < 0.75 * harm:
             for _ in range(rng.choice((1, 1, 1, 2, 3))):
                 rng.choice(self._changes)(self, pairs)
         value: bytes | None = ("{" + ",".join(f'"{name}":{item}' for name, item in pairs) + "}").encode()
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 * harm:
             for _ in range(rng.choice((1, 1, 2, 4))):
                 value = self._damage(value or b"")
-        if rng.random() < 0.05:
+        if rng.random() < 0.05 * harm:
             key = rng.choice((None, b"", b"other", key + b" ", key.upper(), b"\xff", key * 50))
-        if rng.random() < 0.005:
+        if rng.random() < 0.005 * harm:
             value = None
+        elif rng.random() < 0.02 * harm:  # one in two records, of which neither is one
+            at = rng.choice([place for place, byte in enumerate(value) if byte in b"{},"] or [0]) + rng.randrange(2)
+            value, self._rest = value[:at], (topic, value[at:], key)
         self._last = value or self._last
         return topic, value, key
 

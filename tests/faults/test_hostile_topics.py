@@ -154,14 +154,15 @@ def test_mutated_records_are_taken_or_refused_as_the_contract_says() -> None:
     mutator = Mutator(rng, NOW, variants)
     left = RECORDS
     while left > 0:
-        batch = [mutator.record() for _ in range(min(left, rng.choice((1, 5, 40, 300))))]
+        harm = rng.choice((0.01, 0.05, 1))  # among hundreds that are bad none is read by the slice
+        batch = [mutator.record(harm) for _ in range(min(left, rng.choice((1, 5, 40, 300))))]
         left -= len(batch)
         for topic in SOURCES:
             folding.fold(topic, [(value, key) for name, value, key in batch if name == topic])
     folding.check()
     assert folding.longest < STALL_SECONDS
     assert min(folding.results[result] for result in ("counted", "duplicate", "early", "after_end", "waiting")) > 50, folding.results
-    assert 0.3 < folding.results["dead_letter"] / RECORDS < 0.8, "the mutator has become too kind, or too cruel"
+    assert 0.15 < folding.results["dead_letter"] / RECORDS < 0.6, "the mutator has become too kind, or too cruel"
 
 
 # -- on Kafka and PostgreSQL -----------------------------------------------------------------------------------------
