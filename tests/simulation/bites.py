@@ -26,7 +26,7 @@ def main() -> int:
             print(f"| {safeguard.name} | {claim} | **not noticed within {SEEDS}** | |")
             continue
         seed, told, core = found
-        reason = told.split("|")[0][:110].replace("|", " ")
+        reason = ":".join(told.split(":")[:2]).removeprefix("Violation: ")
         print(f"| {safeguard.name} | {claim} | {seed + 1} | {reason} |")
         cores.append(f"## {safeguard.name}\n\n```\n{core}\n```\n")
         print(f"{safeguard.name}: seed {seed}, {time.monotonic() - began:.0f} s", file=sys.stderr)

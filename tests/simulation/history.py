@@ -11,6 +11,7 @@ from typing import Any
 from faust.types import TP
 
 from tests.simulation.broker import Record
+from tests.simulation.dice import Dice
 
 START = 1_700_000_000_000_000
 """Microseconds since the epoch: nothing is appended before."""
@@ -36,7 +37,7 @@ class Shape:
     anonymous: float = 0.0
     late_posts: bool = False
     strays: bool = False
-    events: tuple[int, int] = (60, 260)
+    events: tuple[int, int] = (60, 860)
 
 
 @dataclass(slots=True)
@@ -53,22 +54,24 @@ class History:
 
 @dataclass(slots=True)
 class _Draft:
-    """Records as they are made up, in no order."""
+    """Records as they are made up, in no order; if ``is_plain``, all producers write in the same, usual way."""
 
+    is_plain: bool
     items: list[tuple[int, float, str, int, bytes | None, bytes | None, bool]] = field(default_factory=list)
 
     def add(self, rng: Random, topic: str, partition: int, at: int, key: bytes | None, value: bytes | None, *, bad: bool = False) -> None:
         self.items.append((max(at, START) // MILLISECOND, rng.random(), topic, partition, key, value, bad))
 
 
+_OFTEN = [kind for kind, share in zip(KINDS, (60, 10, 4, 4, 2, 2, 10, 2), strict=True) for _ in range(share)]
 _BEGIN = datetime.fromtimestamp(START // SECOND, UTC)
 _ELSEWHERE = timezone(timedelta(hours=5, minutes=30))
 _COMPACT = (",", ":")
 _ENCODERS = [json.JSONEncoder(ensure_ascii=is_ascii, separators=form).encode for is_ascii in (True, False, False, False, False) for form in (_COMPACT, _COMPACT, None)]
 
 
-def _moment(rng: Random, us: int) -> Any:
-    form = rng.random()
+def _moment(rng: Random, us: int, draft: _Draft) -> Any:
+    form = 1.0 if draft.is_plain else rng.random()
     if form < 1 / 3 and us % MILLISECOND == 0:
         return us // MILLISECOND
     aware = _BEGIN + timedelta(microseconds=us - START)
@@ -77,14 +80,14 @@ def _moment(rng: Random, us: int) -> Any:
     return aware.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def _encode(value: dict[str, Any], rng: Random) -> bytes:
-    return rng.choice(_ENCODERS)(value).encode()
+def _encode(value: dict[str, Any], rng: Random, draft: _Draft) -> bytes:
+    return (_ENCODERS[-2] if draft.is_plain else rng.choice(_ENCODERS))(value).encode()
 
 
 def make_history(seed: int, shape: Shape) -> History:
     """Make up the history of ``seed``."""
-    rng = Random(f"history {seed}")
-    draft = _Draft()
+    rng = Dice(f"history {seed}")
+    draft = _Draft(is_plain=rng.random() < 0.7)
     grace = rng.choice((0, 200, 1_000)) * MILLISECOND
     wait = rng.choice((1, 2, 3)) * SECOND
     partitions = rng.choice((1, 1, 2))
@@ -128,7 +131,7 @@ def _variant(rng: Random, draft: _Draft, shape: Shape, variant: str, partition: 
             "variant_id": variant,
             "persona_id": f"persona-{number}",
             "post_id": post,
-            "posted_at": _moment(rng, posted_at),
+            "posted_at": _moment(rng, posted_at, draft),
             "timeout_minutes": timeout_minutes,
             "expected_engagement_rate": rng.choice((0.06, 0.2, 0.5, 1.0)),
             "kill_threshold": rng.choice((0.5, 0.9, 1)),
@@ -137,22 +140,22 @@ def _variant(rng: Random, draft: _Draft, shape: Shape, variant: str, partition: 
         if rng.random() < 0.2:
             value |= {"metadata": {"campaign": number}, "source": "test"}
         if rng.random() < 0.03:
-            value["posted_at"] = _moment(rng, posted_at - 3 * DAY)  # far too late
+            value["posted_at"] = _moment(rng, posted_at - 3 * DAY, draft)  # far too late
         elif rng.random() < 0.1:
             del value["posted_at"]
             posted_at = (posted_at + lag) // MILLISECOND * MILLISECOND
         appended = posted_at + lag if "posted_at" in value else posted_at
         is_posted = rng.random() < 0.92
         if is_posted:
-            draft.add(rng, "variant_posted", partition, appended, key, _encode(value, rng))
+            draft.add(rng, "variant_posted", partition, appended, key, _encode(value, rng, draft))
             for _ in range(rng.choice((0, 0, 0, 1, 2))):
                 again = value if rng.random() < 0.5 else {**value, "min_interactions": 1, "expected_engagement_rate": 1.0}
-                draft.add(rng, "variant_posted", partition, appended + rng.randrange(1, 4 * SECOND), key, _encode(again, rng))
+                draft.add(rng, "variant_posted", partition, appended + rng.randrange(1, 4 * SECOND), key, _encode(again, rng, draft))
         windows.append((post, posted_at, timeout))
         if shape.stops and rng.random() < 0.5:
             stop = {"action": "stop", "variant_id": variant, "post_id": rng.choice((post, post, None)), "schema_version": 1}
             at = posted_at + rng.choice((rng.randrange(timeout + 1), timeout + grace, rng.randrange(timeout + grace + 2 * SECOND)))
-            draft.add(rng, "monitoring_control", partition, at, key, _encode(stop, rng))
+            draft.add(rng, "monitoring_control", partition, at, key, _encode(stop, rng, draft))
     for number in range(events):
         post, posted_at, timeout = rng.choice(windows)
         _interaction(rng, draft, shape, variant, post, partition, posted_at, timeout, grace, number)
@@ -171,7 +174,7 @@ def _interaction(rng: Random, draft: _Draft, shape: Shape, variant: str, post: s
     appended = moment + rng.choice((0, rng.randrange(20 * MILLISECOND), rng.randrange(SECOND)))
     if rng.random() < 0.05:
         appended = deadline + grace + rng.choice((-MILLISECOND, 0, MILLISECOND))
-    kind = rng.choices(KINDS, (60, 10, 4, 4, 2, 2, 10, 2))[0]
+    kind = rng.choice(_OFTEN)
     value: dict[str, Any] = {"variant_id": variant, "kind": kind}
     if rng.random() < 0.08:
         shown = rng.sample(TOTALS, rng.randint(1, 4))
@@ -182,11 +185,11 @@ def _interaction(rng: Random, draft: _Draft, shape: Shape, variant: str, post: s
     if rng.random() >= shape.anonymous:
         value["post_id"] = post
     if rng.random() < 0.9:
-        value["occurred_at"] = _moment(rng, moment)
+        value["occurred_at"] = _moment(rng, moment, draft)
     if rng.random() < 0.6:
         value["event_id"] = f"e{number}" if rng.random() < 0.8 else f"e{rng.randrange(8)}"
     for _ in range(rng.choice((1, 1, 1, 1, 1, 1, 2))):
-        draft.add(rng, "interaction", partition, appended, variant.encode(), _encode(value, rng))
+        draft.add(rng, "interaction", partition, appended, variant.encode(), _encode(value, rng, draft))
         appended += rng.randrange(SECOND)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
+from tests.simulation.dice import Dice
 from tests.simulation.history import SECOND, START, History, Shape, make_history
 from tests.simulation.worker import Setting
 
@@ -63,9 +64,9 @@ class Plan:
 
 def make_plan(seed: int, shape: Shape) -> Plan:
     """Make up the plan of ``seed``."""
-    rng = Random(f"lives {seed}")
+    rng = Dice(f"lives {seed}")
     history = make_history(seed, shape)
-    setting = Setting(history.grace, history.wait, flush_seconds=rng.choice((0.05, 0.3, 1.0)), failures=rng.choice((0.0, 0.0, 0.05)), fetch_gap=rng.random() < 0.5)
+    setting = Setting(history.grace, history.wait, flush_seconds=rng.choice((0.1, 0.3, 1.0)), failures=rng.choice((0.0, 0.0, 0.05)), fetch_gap=rng.random() < 0.5)
     visible_after = rng.choice((0, 0, 30_000))
     begin = START + rng.choice((0, 0, rng.randrange(6 * SECOND)))
     lives = tuple(_life(rng, shape, number) for number in range(rng.choice((0, 1, 2, 3, 6))))

@@ -8,21 +8,20 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from random import Random
 from typing import Any
 
 from models.session import Result
 from models.state import decode_session
 from streams.changelog import Overtaken
-from streams.monitoring import LONGEST_FLUSH_PAUSE
 from streams.tables import parse_key
 from tests.simulation.broker import Broker
+from tests.simulation.dice import Dice
 from tests.simulation.history import DAY, SECOND, History, Shape
 from tests.simulation.oracle import EPOCH, Fate, Verdicts, judge
 from tests.simulation.plan import Ending, LifePlan, Plan
-from tests.simulation.worker import CHANGELOGS, COMPACTION_LAG, Life
+from tests.simulation.worker import CHANGELOGS, COMPACTION_LAG, FLUSH_PAUSE, Life
 
-SETTLING = int(LONGEST_FLUSH_PAUSE * SECOND) + 2 * SECOND
+SETTLING = int(FLUSH_PAUSE * SECOND) + 2 * SECOND + 500_000
 """Microseconds after the last deadline until everything is told, also when flushes take long and so come seldom."""
 AT_A_TIME = 10_000
 """Microseconds that one of two workers is ahead of the other at most."""
@@ -81,7 +80,7 @@ def run_plan(plan: Plan, diary: list[tuple[int, str]] | None = None) -> Run:
         now += life_plan.pause
         _compact(run, now, plan.shape)
         run.note(now, f"life {life_plan.number} begins")
-        life = Life(broker, plan.setting, Random(f"life {plan.seed} {life_plan.number}"), now)
+        life = Life(broker, plan.setting, Dice(f"life {plan.seed} {life_plan.number}"), now)
         _live(life_plan, life, lingering, run)
         lingering = life if life_plan.ending is Ending.LINGERS else None
         now = life.loop.now
@@ -90,7 +89,7 @@ def run_plan(plan: Plan, diary: list[tuple[int, str]] | None = None) -> Run:
     for attempt in range(MOST_OVERTAKEN):
         _compact(run, now, plan.shape)
         run.note(now, "the last life begins")
-        life = Life(broker, plan.setting, Random(f"life {plan.seed} last {attempt}"), now)
+        life = Life(broker, plan.setting, Dice(f"life {plan.seed} last {attempt}"), now)
         if _live_to_the_end(plan, life, lingering, max(horizon, now + history.wait + SETTLING), run):
             return run
         now, lingering = life.loop.now + SECOND, None

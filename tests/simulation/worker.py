@@ -27,6 +27,8 @@ from tests.simulation.loop import SimulatedLoop
 TOPICS = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
 COMPACTION_LAG = 8_000_000
 """Microseconds for which compaction takes nothing away."""
+FLUSH_PAUSE = 1.0
+"""Seconds until the next flush at the longest."""
 CHANGELOGS = ("engagement", "event_id", "waiting")
 
 
