@@ -27,6 +27,7 @@ def main() -> int:
     given.add_argument("--variants", type=int, default=500, help="variants of each")
     given.add_argument("--seconds", type=float, default=30.0, help="length of the traffic of each")
     given.add_argument("--monitors", type=int, default=2, help="monitors of each")
+    given.add_argument("--only", default="", help="choose from the faults whose names this regular expression is in")
     given.add_argument("--without", choices=SAFEGUARDS, help="take a safeguard out of the workers: there have to be violations then")
     if len(sys.argv) == 1 and pytest.main(["-q", "tests/faults"]) != 0:
         return 1
@@ -47,7 +48,7 @@ async def _run(home: Path, chosen: argparse.Namespace) -> list[Report]:
     reports = []
     with serving(home) as servers:
         for seed in range(chosen.seed, chosen.seed + chosen.runs):
-            report = await run_schedule(servers, home / f"seed-{seed}", seed, size, chosen.monitors, chosen.without)
+            report = await run_schedule(servers, home / f"seed-{seed}", seed, size, chosen.monitors, chosen.without, chosen.only)
             print("\n".join(report.lines()), flush=True)
             if report.wrong:
                 print(f"  logs are in {home}; again: make faults ARGS='--runs 1 --seed {seed}'", file=sys.stderr)

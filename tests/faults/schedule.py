@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -59,8 +60,8 @@ def _summed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
-async def run_schedule(servers: Servers, home: Path, seed: int, size: Size, monitors: int = 2, without: str | None = None) -> Report:
-    """Run the schedule of ``seed``; ``without`` names a safeguard to take out of the workers (``sabotage/sitecustomize.py``)."""
+async def run_schedule(servers: Servers, home: Path, seed: int, size: Size, monitors: int = 2, without: str | None = None, only: str = "") -> Report:
+    """Run the schedule of ``seed``; ``without`` names a safeguard to take out of the workers (``sabotage/sitecustomize.py``), ``only`` is a pattern of faults to choose from."""
     sabotage = {"PYTHONPATH": str(Path(__file__).with_name("sabotage")), "SABOTAGE": without} if without else {}
     report, began = Report(seed), time.monotonic()
     async with staged(servers, home, monitors, **sabotage) as stage:
@@ -69,7 +70,8 @@ async def run_schedule(servers: Servers, home: Path, seed: int, size: Size, moni
         stage.keep()
         sender = Sender(stage.system.settings.kafka_bootstrap_servers, stage.system.settings.topic_prefix)
         until = time.monotonic() + size.seconds
-        lanes = [_lane(stage, Random(f"{lane} {seed}"), faults, until) for lane, faults in (("workers", WORKER_FAULTS), ("servers", SERVER_FAULTS))]
+        chosen = [(lane, {name: faults[name] for name in faults if re.search(only, name)}) for lane, faults in (("workers", WORKER_FAULTS), ("servers", SERVER_FAULTS))]
+        lanes = [_lane(stage, Random(f"{lane} {seed}"), faults, until) for lane, faults in chosen if faults]
         _, *injected = await asyncio.gather(sender.send(plan), *lanes)
         await asyncio.to_thread(servers.heal)
         left = await stage.settle(len(plan.variants), size.drain_seconds)
@@ -87,7 +89,7 @@ async def _lane(stage: Stage, chance: Random, faults: Mapping[str, Fault], until
     injected: list[Injected] = []
     await asyncio.sleep(chance.uniform(0.5, 2))
     while time.monotonic() < until:
-        name = chance.choice([name for name in faults if not injected or name != injected[-1].name])
+        name = chance.choice([name for name in faults if len(faults) == 1 or not injected or name != injected[-1].name])
         injected.append(Injected(name, await faults[name](stage, chance)))
         await asyncio.sleep(chance.uniform(0.5, 3))
     return injected

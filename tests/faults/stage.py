@@ -9,7 +9,7 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,6 @@ import psycopg
 from aiokafka.admin import AIOKafkaAdminClient
 from psycopg import sql
 
-from models.errors import EarlyKillError
 from streams.local.kafka import KafkaServer
 from streams.local.postgres import PostgresServer
 from streams.settings import Settings
@@ -115,7 +114,7 @@ class Stage:
         while True:
             for worker in self.workers:
                 if worker._process is not None and not worker.is_running:
-                    self.exits[f"{worker._role} {worker._process.returncode}"] += 1
+                    self.exits[f"{worker._role} {worker._process.returncode}{_why(worker)}"] += 1
                     worker.start()
             await asyncio.sleep(START_AGAIN_SECONDS)
 
@@ -274,9 +273,6 @@ async def _remove_topics(settings: Settings) -> None:
         await admin.close()
 
 
-def patiently(work: Callable[[], Any]) -> Any:
-    """Do what needs a server that may just be away; None if it is."""
-    try:
-        return work()
-    except (psycopg.Error, OSError, EarlyKillError):
-        return None
+def _why(worker: Worker) -> str:
+    found = re.search(r"stopped: [^\[]*", worker.log.read_text().strip().splitlines()[-1]) if worker._process is not None and worker._process.returncode == 1 else None
+    return f" ({found[0].strip()})" if found else ""
