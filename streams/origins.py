@@ -115,23 +115,31 @@ class Origins:
         if generation != self._generation:
             return False
         self._known = ids
-        for partition, noted_ids in noted.items():
-            if noted_ids is not None:
-                _compare(noted_ids, ids)
-            elif partition not in written | is_noted and any(committed.get(TP(name, partition)) for name in self._sources):
-                raise Stop(
-                    f"partition {partition} has been read before, but its state is gone: were the topics {self._app.conf.id}-…-changelog deleted? "
-                    f"Its counts would start at zero. {ANEW}"
-                )
+        self._judge(noted, ids, written, is_noted, committed)
         for tp in tps:
             done = committed.get(tp, 0)
             self._next[tp] = max(done, starts[tp])
             if 0 < done < starts[tp]:
                 self._tell(tp, starts[tp] - done)
         for partition in partitions:
-            if noted[partition] != ids and (noted[partition] or partition not in is_noted):  # else recovery was overtaken by the next one
+            if noted[partition] != ids:
                 await self._log.append(self._table.changelog_topic_name, self._key, json.dumps(ids).encode(), partition)
         return generation == self._generation
+
+    def _judge(self, noted: Mapping[int, dict[str, str] | None], ids: dict[str, str], written: set[int], is_noted: set[int], committed: Mapping[TP, int]) -> None:
+        for partition, noted_ids in noted.items():
+            if noted_ids is None and partition in is_noted:
+                raise Stop(f"the state of partition {partition} was not read back; this worker starts anew")
+            _compare(noted_ids or {}, ids)
+            if noted_ids is None and partition not in written:
+                self._require_unread(partition, committed)
+
+    def _require_unread(self, partition: int, committed: Mapping[TP, int]) -> None:
+        if any(committed.get(TP(name, partition)) for name in self._sources):
+            raise Stop(
+                f"partition {partition} has been read before, but its state is gone: were the topics {self._app.conf.id}-…-changelog deleted? "
+                f"Its counts would start at zero. {ANEW}"
+            )
 
     def _noted(self, partition: int) -> dict[str, str] | None:
         value = self._table.take(partition).content.get(self._key)

@@ -10,14 +10,14 @@ from tests.faults.schedule import Size, run_schedule
 from tests.faults.stage import Servers
 
 SEEDS = (3,)
-SHORT = Size(variants=150, events=4_000, seconds=12.0)
+SHORT = Size(variants=100, events=3_000, seconds=8.0)
 
 
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_random_faults_do_no_harm(servers: Servers, tmp_path: Path):
-    """4,000 events of 150 variants; nothing missed, invented, doubled, wrong or unclean, and faults have bitten."""
+    """3,000 events of 100 variants; nothing missed, invented, doubled, wrong or unclean, and faults have bitten."""
     for seed in SEEDS:
         report = await run_schedule(servers, tmp_path / str(seed), seed, SHORT)
         print("\n".join(report.lines()))
