@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from models.errors import Stop
 from streams.ports import Log
-from streams.tables import CLAIM, GENERATION, Recovered
+from streams.tables import CLAIM, GENERATION, Recovered, generation_of
 
 
 class Overtaken(Stop):
@@ -65,6 +65,8 @@ class Changelog:
         self._recovered = recovered or Recovered({})
         self._generation = self._recovered.furthest + 1
         self._course: _Course | None = None
+        self._seen = self._recovered.end
+        self._picking_up = asyncio.Lock()
         self.is_let_go = False
 
     @property
@@ -93,6 +95,7 @@ class Changelog:
         if place is None:
             return None
         ticket.course.base = place.first - ticket.position
+        self._seen = place.end
         return place.first
 
     def hand_over(self) -> dict[bytes, bytes]:
@@ -123,11 +126,22 @@ class Changelog:
         if place is not None and not self.is_let_go:
             course = ticket.course
             if course.base is None:
-                course.base = place.first - ticket.position
-            expected = course.base + ticket.position
+                await self._pick_up(course, place.first - ticket.position)
+            expected = (course.base or 0) + ticket.position
             if place.first != expected or place.end != expected + ticket.size:
                 self._overtaken(expected, max(place.first, place.end - ticket.size))
+            self._seen = max(self._seen, place.end)
         return True
+
+    async def _pick_up(self, course: _Course, base: int) -> None:
+        """Find out where a new course begins: of what was sent before, some may have arrived and some not, but nothing of anybody else."""
+        async with self._picking_up:
+            if course.base is not None:
+                return
+            for record in await self._log.read(self._topic, self._partition, self._seen, base):
+                if not self.is_let_go and generation_of(record.headers) != self._generation:
+                    self._overtaken(self._seen, record.offset)
+            course.base = base
 
     def _overtaken(self, expected: int, found: int) -> None:
         raise Overtaken(f"another worker has written to {self._topic}[{self._partition}], where offset {expected} was next and {found} came; this one starts anew")

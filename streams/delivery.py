@@ -167,16 +167,19 @@ class KafkaLog:
         return None if min(offsets) < 0 else Place(offsets[0], offsets[-1] + sent.sizes[-1])
 
     async def read(self, topic: str, partition: int, first: int, end: int) -> list[Any]:
-        """Read the records of a partition from the offset ``first`` up to ``end``, all of which have been appended.
+        """Read the records of a partition from the offset ``first`` up to ``end``, all of which have been appended; however long that takes."""
+        while True:
+            try:
+                return await self._read(TopicPartition(topic, partition), first, end) if first < end else []
+            except (KafkaError, OSError) as error:
+                self._failed(error)
+                await asyncio.sleep(1)
 
-        Raises:
-            KafkaError: Kafka is away.
-        """
-        tp = TopicPartition(topic, partition)
+    async def _read(self, tp: TopicPartition, first: int, end: int) -> list[Any]:
         consumer = AIOKafkaConsumer(**self._client, group_id=None, auto_offset_reset="earliest")
         consumer.assign([tp])
-        await consumer.start()
         try:
+            await consumer.start()
             consumer.seek(tp, first)
             records: list[Any] = []
             while await consumer.position(tp) < end:

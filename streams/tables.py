@@ -36,6 +36,11 @@ COMPACTED = {
 """Topic settings of every changelog: only the last value of a key is kept, whatever its age."""
 
 
+def generation_of(headers: Iterable[tuple[str, bytes]]) -> int:
+    """Return the generation of the owner that wrote a record."""
+    return next((int(value) for name, value in headers if name == GENERATION), 0)
+
+
 class ChangelogRecord(Protocol):
     """A record as it is in a changelog."""
 
@@ -98,7 +103,7 @@ class Recovered:
                 self.content[key] = record.value
 
     def _is_next(self, headers: list[tuple[str, bytes]]) -> bool:
-        generation = next((int(value) for name, value in headers if name == GENERATION), 0)
+        generation = generation_of(headers)
         if generation < self.furthest:
             return False
         self.furthest, self._header = generation, headers

@@ -83,6 +83,7 @@ def run_plan(plan: Plan, diary: list[tuple[int, str]] | None = None) -> Run:
         life = Life(broker, plan.setting, Dice(f"life {plan.seed} {life_plan.number}"), now)
         _live(life_plan, life, lingering, run)
         lingering = life if life_plan.ending is Ending.LINGERS else None
+        life.stands_still = plan.seed % 2 == 0
         now = life.loop.now
     now += plan.last_pause if plan.lives else 0
     horizon = history.end + history.longest + history.grace + history.wait + SETTLING
@@ -153,9 +154,12 @@ def _compact(run: Run, now: int, shape: Shape) -> None:
 
 def _share_the_log(life: Life, lingering: Life | None, until: int, steps: int | None, run: Run) -> bool:
     """Let a worker live beside one that does not know that its partitions are another's; False if it has to start anew, as it has been overtaken."""
+    begins = lingering is not None and not lingering.stands_still
     try:
         while lingering is not None and steps is None and life.loop.now < until:
-            life.run(min(life.loop.now + AT_A_TIME, until))
+            if not begins:
+                life.run(min(life.loop.now + AT_A_TIME, until))
+            begins = False
             try:
                 lingering.run(life.loop.now)
             except Overtaken:

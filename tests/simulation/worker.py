@@ -147,11 +147,12 @@ class Life:
 
     Attributes:
         is_outside: Its group goes on without it: what it commits is refused, and it does not know.
+        stands_still: When it has lost its partitions, until another one owns them; then it makes up for it.
     """
 
     def __init__(self, broker: Broker, setting: Setting, rng: Random, now: int) -> None:
         self.loop = SimulatedLoop(now)
-        self.is_outside = False
+        self.is_outside = self.stands_still = False
         self._broker, self._rng, self._setting = broker, rng, setting
         self.log = SimulatedLog(broker, self.loop, rng, setting.failures)
         self.consumer = Consumer(broker, self.loop, rng)

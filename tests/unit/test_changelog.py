@@ -155,7 +155,7 @@ async def test_acknowledgements_may_be_asked_for_in_any_order() -> None:
 
 @pytest.mark.parametrize("arrived", [True, False])
 async def test_after_a_failure_records_may_stand_anywhere_again(arrived: bool) -> None:
-    """What failed may have arrived or not; but from the first one on that arrives after it, nobody may get in between."""
+    """What failed may have arrived or not; from the first one on that arrives after it, nobody may get in between."""
     log = PartitionLog()
     owned = changelog(log)
     await owned.claim()
@@ -166,6 +166,20 @@ async def test_after_a_failure_records_may_stand_anywhere_again(arrived: bool) -
     log.write((b"a", b"stray", 0))
     with pytest.raises(Overtaken):
         await write(owned, (b"a", b"3"))
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize("generation", [0, 2])
+async def test_who_writes_around_a_failure_is_noticed_too(arrived: bool, generation: int) -> None:
+    """What stands there is read: an owner's own records are no danger, those of earlier and later ones are."""
+    log = PartitionLog()
+    owned = changelog(log)
+    await owned.claim()
+    log.failing = [arrived]
+    assert not await write(owned, (b"a", b"1"))
+    log.write((CLAIM, None, generation))
+    with pytest.raises(Overtaken):
+        await write(owned, (b"a", b"1"))
 
 
 @pytest.mark.parametrize(("arrived", "claims"), [(True, 3), (False, 1)])
