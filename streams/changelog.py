@@ -85,6 +85,11 @@ class Changelog:
         while hidden and not await self.delivered(await self.send(hidden)):
             pass
 
+    async def confirm(self) -> None:
+        """Claim again what is claimed; raises ``Overtaken`` if somebody else has written since."""
+        while not await self.delivered(await self.send([(CLAIM, None)])):
+            pass
+
     async def _claimed(self) -> int | None:
         """Write the claim; return where it stands, if that is known."""
         self._generation = self._recovered.furthest + 1
@@ -158,7 +163,12 @@ class Changelogs(NamedTuple):
 async def claim(changelogs: Changelogs) -> None:
     """Claim all changelogs of a partition, as ``Changelog.claim``.
 
-    That of the sessions first: whoever has lost that one can write no state any more that counts on what is in the others.
+    That of the sessions first: whoever has lost that one can write no state any more that counts on what is in the others. And
+    once more in the end: if somebody else has claimed it meanwhile, the others may be theirs or ours.
+
+    Raises:
+        Overtaken: Somebody else has.
     """
     await changelogs.engagement.claim()
     await asyncio.gather(changelogs.event_id.claim(), changelogs.waiting.claim())
+    await changelogs.engagement.confirm()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from streams.changelog import Changelog, Overtaken
+from streams.changelog import Changelog, Changelogs, Overtaken, claim
 from streams.ports import Place
 from streams.tables import CLAIM, Recovered
 
@@ -206,3 +206,19 @@ async def test_whoever_has_let_go_is_not_overtaken() -> None:
     log.write((CLAIM, None, 2))
     owned.is_let_go = True
     assert await write(owned, (b"a", b"1"))
+
+
+async def test_a_partition_is_claimed_whole_or_not_at_all() -> None:
+    """Who claims the sessions while another is still claiming the rest overtakes it."""
+    logs = [PartitionLog() for _ in range(3)]
+    await claim(Changelogs(*map(changelog, logs)))
+    assert [len(log.rows) for log in logs] == [2, 1, 1]
+    ours, theirs = Changelogs(*map(changelog, logs)), changelog(logs[0])
+
+    async def claim_late(late: Changelog = ours.waiting) -> None:
+        await Changelog.claim(late)
+        await theirs.claim()
+
+    ours.waiting.claim = claim_late  # type: ignore[method-assign]
+    with pytest.raises(Overtaken):
+        await claim(ours)
