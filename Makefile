@@ -53,6 +53,7 @@ lock: $(VENV)/bin/python ## pin the newest versions that pyproject.toml allows
 	@$(PIP) uv
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --group build -o requirements.txt pyproject.toml
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --group dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+	@echo 'pip-audit>=2.9,<3' | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements.txt -o requirements-audit.txt -
 	@echo 'quixstreams>=3.28,<4' | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o benchmarks/peers/requirements-quix.txt -
 
 clean: ## remove .venv and what tools left
