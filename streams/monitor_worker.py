@@ -28,7 +28,7 @@ from streams.origins import Origins
 from streams.pauses import Pauses
 from streams.ports import Tables, Topics
 from streams.settings import Settings
-from streams.tables import StateTable
+from streams.tables import StateTable, drop_unapplied
 from streams.topic_ids import topic_identities
 from streams.topics import kafka_client_options, topic_name
 from streams.transport import Chunk, ChunkedConsumer
@@ -125,6 +125,7 @@ def _connect(
     looking: list[asyncio.Task[None]] = []
 
     async def let_go(_app: faust.App, revoked: object, **_: object) -> None:  # noqa: ARG001 - Faust's signature
+        drop_unapplied(app.tables.recovery)
         monitoring.let_go()
         origins.forget()
 

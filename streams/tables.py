@@ -130,6 +130,15 @@ class RecoveredStore(memory.Store):  # type: ignore[misc]
         """Do nothing: ``take`` empties the store."""
 
 
+def drop_unapplied(recovery: Any) -> None:
+    """Drop what Faust's recovery has taken out of its queue and not applied yet; to be called when partitions are revoked.
+
+    It would apply that in the next recovery, to a store that is empty by then: a changelog's tail, after which its beginning counts as read.
+    """
+    for buffer in recovery.buffers.values():
+        buffer.clear()
+
+
 class StateTable(faust.Table):  # type: ignore[misc]
     """A Faust table of raw keys and values, written with ``write`` and read back with ``take``."""
 

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.tables.recovery import Recovery
 from faust.types import TP
 from faust.windows import TumblingWindow
 
-from streams.tables import CLAIM, Recovered, RecoveredStore, StateTable, parse_key
+from streams.tables import CLAIM, Recovered, RecoveredStore, StateTable, drop_unapplied, parse_key
 
 
 class Windowed(StateTable):
@@ -119,3 +120,19 @@ def test_a_stray_counts_nowhere_else() -> None:
     found = recovered(Record(0, b"a", b"1", 1), Record(1, CLAIM, None, 2), Record(2, b"a", b"stray", 1))
     found.settle(100)
     assert found.content == {b"a": b"1"}
+
+
+def test_what_recovery_has_not_applied_at_a_revocation_is_never_applied() -> None:
+    """Faust flushes its buffers when the next recovery begins; the store is another's by then."""
+    applied: list[object] = []
+    recovery: Any = SimpleNamespace(buffers={_Buffered(applied): ["tail"]})
+    drop_unapplied(recovery)
+    Recovery.flush_buffers(recovery)
+    assert applied == []
+
+
+class _Buffered:
+    """A table as Faust's buffers have it for a key."""
+
+    def __init__(self, applied: list[object]) -> None:
+        self.apply_changelog_batch = applied.extend
