@@ -86,7 +86,7 @@ class PartitionWorker:
             crash_point("after_fold")
             if self.monitor.wants_flush:
                 self.monitor.wants_flush = False
-                await self.flush()
+                await asyncio.shield(self.flush())  # an agent may be cancelled; half a flush must not be followed by another
 
     async def tick(self, read_through: int, committed_through: int) -> None:
         """Do what is due; arguments as in ``PartitionMonitor.tick`` and ``forget``."""
