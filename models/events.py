@@ -22,7 +22,7 @@ from models.errors import Reject
 from models.moments import check_moment, parse_moment
 from models.policy import Defaults, Policy
 from models.rules import RULES
-from models.strict_json import parse_json
+from models.strict_json import is_deeper, parse_json
 
 METADATA_LIMIT = 4 * 1024
 """Most bytes ``metadata`` may have as compact JSON in UTF-8."""
@@ -47,10 +47,7 @@ def _known_rule(name: str) -> str:
 
 
 def _small(metadata: dict[str, Any]) -> dict[str, Any]:
-    level: list[Any] = [metadata]
-    for _ in range(METADATA_DEPTH):
-        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item) if isinstance(part, (dict, list))]
-    if level:
+    if is_deeper(metadata, METADATA_DEPTH):
         raise ValueError("is nested too deeply")
     if len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode()) > METADATA_LIMIT:
         raise ValueError(f"is larger than {METADATA_LIMIT} bytes")

@@ -22,6 +22,8 @@ FUTURE_LIMIT = 5 * MINUTE
 """How far after a record's append time a moment may lie, inclusive. Source: contract, section 2."""
 FIRST_MILLISECONDS = 2e10
 """Numbers from here on are milliseconds, smaller ones seconds. Source: contract, section 2."""
+YEAR_10000 = 253_402_300_800 * SECOND
+"""No date from here on can be written."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -16,13 +16,12 @@ import msgspec
 from msgspec import Meta
 
 from models.errors import Reject
-from models.moments import EARLIEST, format_moment, from_datetime
-from models.strict_json import VALUE_LIMIT
+from models.moments import EARLIEST, YEAR_10000, format_moment, from_datetime
+from models.strict_json import VALUE_LIMIT, is_deeper
 
 Kind = Literal["started", "killed", "timed_out", "stopped"]
 METADATA_DEPTH = 200
 """Most levels of objects and lists in ``monitoring_metadata``; what a post brings along has at most half as many."""
-_YEAR_10000 = 253_402_300_800_000_000  # microseconds
 _FIELD = re.compile(r" - at `\$\.?(.*)`$")
 
 _Id = Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f]{1,200}\Z")]
@@ -141,7 +140,7 @@ def parse(value: bytes) -> MonitoringRecord:
         raise Reject(_FIELD.sub("", text), field[1] or None if field else None) from None
     except msgspec.DecodeError as error:
         raise Reject(f"not JSON: {error}") from None
-    if _is_deeper(wire.monitoring_metadata, METADATA_DEPTH):
+    if is_deeper(wire.monitoring_metadata, METADATA_DEPTH):
         raise Reject("nested too deeply", "monitoring_metadata")
     if b"\\u0000" in value and _has_nul(msgspec.to_builtins(wire)):
         raise Reject("U+0000 in a string")
@@ -170,15 +169,6 @@ def _check_kind(wire: _Wire) -> None:
             raise Reject(f"contradicts kind {wire.kind}", field)
 
 
-def _is_deeper(value: dict[str, Any], levels: int) -> bool:
-    level: list[Any] = [value]
-    for _ in range(levels):
-        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item) if isinstance(part, dict | list)]
-        if not level:
-            return False
-    return True
-
-
 def _has_nul(value: object) -> bool:
     if isinstance(value, str):
         return "\0" in value
@@ -198,7 +188,7 @@ def _from_wire(wire: _Wire) -> MonitoringRecord:
     for name in _MOMENTS:
         moment: datetime | None = getattr(wire, name)
         us = None if moment is None else from_datetime(moment)
-        if us is not None and not EARLIEST <= us < _YEAR_10000:
+        if us is not None and not EARLIEST <= us < YEAR_10000:
             raise Reject("lies outside the years 2000 to 9999", name)
         fields[f"{name}_us"] = us
     return MonitoringRecord(**fields)

@@ -47,6 +47,16 @@ def parse_json(value: bytes | None) -> dict[str, Any]:
     return parsed
 
 
+def is_deeper(value: dict[str, Any] | list[Any], levels: int) -> bool:
+    """Tell whether ``value``, itself the first level, has more than ``levels`` of objects and lists."""
+    level: list[Any] = [value]
+    for _ in range(levels):
+        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item) if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
+
+
 def _is_suspect(value: bytes) -> bool:
     """Tell whether a value may have U+0000, half of a surrogate pair, a number that is not finite, or too many levels: to look for them takes longer than to read it."""
     return any(mark in value for mark in _SUSPECTS) or value.count(b"[") + value.count(b"{") > DEPTH_LIMIT or _LARGE_NUMBER.search(value) is not None

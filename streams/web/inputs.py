@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from models.errors import Reject
+from models.moments import YEAR_10000
 from models.strict_json import parse_json
 from streams.web.ports import Place
 from streams.web.problems import Problem, invalid
@@ -25,7 +26,6 @@ ID_LIMIT = 200
 BODY = web.RequestKey("body", bytes)
 PAGE_LIMIT = 500
 PAGE_DEFAULT = 100
-_YEAR_10000 = 253_402_300_800_000_000  # microseconds
 _TOO_LARGE = f"The body is larger than {BODY_LIMIT} bytes."
 
 
@@ -88,7 +88,7 @@ def from_cursor(text: str) -> Place:
     try:
         raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
         started_at_us, session_id = int.from_bytes(raw[:8], "big", signed=True), str(uuid.UUID(bytes=raw[8:]))
-        if not 0 <= started_at_us < _YEAR_10000:
+        if not 0 <= started_at_us < YEAR_10000:
             raise ValueError  # noqa: TRY301 - the same answer as for the others
     except (UnicodeEncodeError, binascii.Error, ValueError):
         raise invalid("cursor", "was not given out by this API") from None
