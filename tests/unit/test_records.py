@@ -117,8 +117,9 @@ def test_every_record_that_the_monitor_can_build_is_read_back(record: Monitoring
 
 
 def test_unknown_fields_are_ignored():
-    """So that the monitor can move first."""
-    assert parse(wire(KILL | {"new": {"x": [1]}})) == parse(wire(KILL))
+    """So that the monitor can move first. What could stand in a field that is known may stand in them."""
+    for value in ({"x": [1]}, 1e308, int("9" * 4_300), [[]] * 501, ["a\\u0000", "\U0001f600"]):
+        assert parse(wire(KILL | {"new": value})) == parse(wire(KILL))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +188,13 @@ def test_a_rate_needs_views():
         (wire(START).replace(b"0.06", b"NaN"), "not JSON"),
         (wire(START).replace(b"0.06", b"1e999"), "out of range"),
         (wire(START)[:-1] + b', "deep": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "nested too deeply"),
+        (wire(START)[:-1] + b', "skipped": {"x": [1e999]}}', "skipped: has a non-finite number"),
+        (wire(START)[:-1] + b', "skipped": -1e999, "skipped": 1}', "skipped: has a non-finite number"),
+        (wire(START)[:-1] + b', "skipped": ' + b"9" * 4_301 + b"}", "has a number that is too long"),
+        (wire(START)[:-1] + b', "skipped": ["a\\u0000b"]}', "skipped: has U\\+0000 in a string"),
+        (wire(START)[:-1] + b', "a\\u0000b": 1}', "has U\\+0000 in a string"),
+        (wire(START)[:-1] + b', "skipped": "\\ud800"}', "not JSON"),
+        (wire(START)[:-1] + b', "skipped": ' + b"[" * 501 + b"]" * 501 + b"}", "skipped: is nested too deeply"),
         (wire(START) + b" " * (VALUE_LIMIT - len(wire(START)) + 1), "longer than 64 KiB"),
     ],
 )
