@@ -17,10 +17,10 @@ from typing import Any
 
 from aiohttp import web
 
-from streams.web.auth import CALLER, Scope
+from streams.web.auth import CALLER
 from streams.web.inputs import BODY
 from streams.web.problems import Answer, invalid
-from streams.web.routes import route_of
+from streams.web.routes import IDEMPOTENCY_KEY, LONGEST_KEY, route_of
 
 KEPT_SECONDS = 24 * 60 * 60
 """How long an answer is kept, if there is room."""
@@ -28,7 +28,6 @@ KEPT_ANSWERS = 10_000
 """So many at most; the oldest go first."""
 KEPT_BYTES = 4 * 1024
 """An answer with a larger body is not kept."""
-LONGEST_KEY = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def answer_once(answers: Answers) -> Any:
     @web.middleware
     async def repeat(request: web.Request, handler: Answer) -> web.StreamResponse:
         route, key = route_of(request), request.headers.get("Idempotency-Key")
-        if key is None or route is None or route.scope < Scope.OPERATE:
+        if key is None or route is None or IDEMPOTENCY_KEY not in route.parameters:
             return await handler(request)
         if not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
             raise invalid("Idempotency-Key", f"must have 1 to {LONGEST_KEY} printable ASCII characters")

@@ -21,6 +21,13 @@ def _query(name: str, description: str, schema: dict[str, Any] | None = None) ->
     return {"name": name, "in": "query", "description": description, "schema": schema or {"$ref": "#/components/schemas/Id"}}
 
 
+LONGEST_KEY = 200
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A request that is repeated with it, within a day and to the same worker, is done once and gets the same answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[ -~]*$"},
+}
 POST_ID = _query("post_id", "Only the session of this posting.")
 
 
@@ -77,6 +84,7 @@ ROUTES: tuple[Route, ...] = (
         Scope.OPERATE,
         "Start monitoring a posting; answers once every worker's status call finds it",
         {201: "Started"},
+        (IDEMPOTENCY_KEY,),
         body="VariantPosted",
         problems=(400, 409, 413, 415, 422, 503),
     ),
@@ -114,10 +122,19 @@ ROUTES: tuple[Route, ...] = (
         Scope.OPERATE,
         "Stop monitoring a variant; answers once it has taken effect",
         {200: "Stopped"},
-        (VARIANT, POST_ID),
+        (VARIANT, POST_ID, IDEMPOTENCY_KEY),
         problems=(404, 413, 415, 422, 503),
     ),
-    Route("POST", f"{_P}/revive/{{variant_id}}", calls.revive_variant, Scope.OPERATE, "Undo a wrong kill", {200: "Revived"}, (VARIANT,), problems=(404, 409, 413, 415, 422, 503)),
+    Route(
+        "POST",
+        f"{_P}/revive/{{variant_id}}",
+        calls.revive_variant,
+        Scope.OPERATE,
+        "Undo a wrong kill",
+        {200: "Revived"},
+        (VARIANT, IDEMPOTENCY_KEY),
+        problems=(404, 409, 413, 415, 422, 503),
+    ),
     Route("POST", f"{_P}/peer/lookup", calls.answer_lookup, Scope.READ, "Sessions held by this worker", {200: "Any"}, is_internal=True),
     Route("POST", f"{_P}/peer/active", calls.answer_active, Scope.READ, "Active sessions held by this worker", {200: "Any"}, is_internal=True),
 )

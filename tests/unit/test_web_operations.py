@@ -165,6 +165,15 @@ async def test_the_description_has_every_call_that_is_not_internal(world: World,
             assert ("{variant_id}" in route.path) == any(parameter["name"] == "variant_id" and parameter["in"] == "path" for parameter in operation.get("parameters", []))
 
 
+async def test_every_call_that_changes_something_takes_an_idempotency_key(world: World, http: aiohttp.ClientSession):
+    """The description says so, and its bounds; where it does not, there is none."""
+    _, body = await get(http, world.url + "/openapi.json")
+    for methods in body["paths"].values():
+        for method, operation in methods.items():
+            keys = [parameter for parameter in operation.get("parameters", []) if parameter["in"] == "header"]
+            assert [(key["name"], key["schema"]["minLength"], key["schema"]["maxLength"]) for key in keys] == ([("Idempotency-Key", 1, 200)] if method == "post" else [])
+
+
 async def test_every_reference_of_the_description_leads_somewhere(world: World, http: aiohttp.ClientSession):
     """No schema is named that is not there."""
     _, body = await get(http, world.url + "/openapi.json")
