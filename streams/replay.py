@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,7 @@ from models.errors import Reject
 from models.events import parse_interaction, parse_variant_posted
 from models.moments import format_moment
 from models.policy import Defaults
+from streams.clock import wall_clock
 from streams.event_log import BadLine, TimedEvent, read_timed, to_bytes
 from streams.timeline import Timeline, windows_by_variant
 
@@ -64,7 +64,7 @@ def survey(path: Path, defaults: Defaults) -> Survey:
     """
     events, earliest, latest = 0, None, 0
     sessions: list[tuple[str, int, int]] = []
-    for item in read_timed(path, without_any=time.time_ns() // 1_000):
+    for item in read_timed(path, without_any=wall_clock()):
         if isinstance(item, BadLine):
             continue
         events += 1
@@ -124,7 +124,7 @@ async def replay(
     suffix: str | None,
     on_bad: Callable[[BadLine], None],
     on_progress: Callable[[Progress], None] = lambda _: None,
-    clock: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    clock: Callable[[], int] = wall_clock,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Progress:
     """Send every event of a log when its moment comes, in the order of the file.

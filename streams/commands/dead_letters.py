@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.clock import wall_clock
 from streams.commands.common import load_settings, progress, put_json, quiet_libraries, tell
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ async def _resend(topic: str | None, partition: int | None, offset: int | None, 
 
 
 async def _resend_one(letters: DeadLetters, letter: DeadLetter) -> str:
-    resent = await letters.resend(letter, time.time_ns() // 1_000)
+    resent = await letters.resend(letter, wall_clock())
     line: dict[str, Any] = {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "fate": resent.fate}
     if resent.fate == "sent":
         line["landed"] = {"partition": resent.partition, "offset": resent.offset}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from streams.clock import wall_clock
 from streams.commands.common import load_settings, progress, put, put_json, quiet_libraries, tell
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def revive(variant_id: Annotated[str, typer.Argument(metavar="VARIANT", help="Th
 
     quiet_libraries()
     try:
-        revived = asyncio.run(with_engine(lambda engine: undo(engine, variant_id, actor=f"cli:{user()}", request_id=uuid.uuid4(), now_us=time.time_ns() // 1_000)))
+        revived = asyncio.run(with_engine(lambda engine: undo(engine, variant_id, actor=f"cli:{user()}", request_id=uuid.uuid4(), now_us=wall_clock())))
     except (UnknownVariant, NotKilled) as error:
         from models.errors import Stop
 
@@ -89,7 +89,7 @@ def purge(older_than: Annotated[float, typer.Option(metavar="DAYS", help="Age in
         def tell_progress(far: Purged) -> None:
             done(far.sessions + far.audit_rows + far.outbound_calls, "")
 
-        purged = asyncio.run(with_engine(lambda engine: remove(engine, older_than, time.time_ns() // 1_000, tell_progress)))
+        purged = asyncio.run(with_engine(lambda engine: remove(engine, older_than, wall_clock(), tell_progress)))
     put_json({"sessions": purged.sessions, "audit_rows": purged.audit_rows, "outbound_calls": purged.outbound_calls})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -11,6 +10,7 @@ from models.errors import Reject
 from models.events import parse_interaction, parse_variant_posted
 from models.moments import format_moment, from_datetime
 from models.policy import Defaults
+from streams.clock import wall_clock
 from streams.event_log import to_bytes
 
 
@@ -23,7 +23,7 @@ def checked(topic: str, value: Mapping[str, Any]) -> tuple[bytes, bytes]:
     content = to_bytes(dict(value))
     variant_id = value.get("variant_id")
     key = variant_id.encode(errors="surrogatepass") if isinstance(variant_id, str) else b""
-    now = time.time_ns() // 1_000
+    now = wall_clock()
     if topic == "variant_posted":
         parse_variant_posted(content, key, now, Defaults())
     else:

@@ -9,7 +9,6 @@ import asyncio
 import random
 import socket
 import sys
-import time
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +20,7 @@ from models.events import VariantPosted, posting
 from models.moments import SECOND
 from models.policy import Defaults
 from models.views import SessionView
+from streams.clock import wall_clock
 from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.topics import partition_for
@@ -150,7 +150,7 @@ class World:
         self._later(self._begin, message)
 
     def _begin(self, message: dict[str, Any]) -> None:
-        now_us = time.time_ns() // 1000
+        now_us = wall_clock()
         posted = posting(VariantPosted.model_validate(message), now_us, Defaults())
         policy = posted.policy
         self.put(
@@ -173,7 +173,7 @@ class World:
         live = self.owner(variant_id).live
         for session in live.sessions_of(variant_id):
             if session.is_active and post_id in (None, session.post_id):
-                live.put(ended(session, "stopped", "Manually stopped", time.time_ns() // 1000))
+                live.put(ended(session, "stopped", "Manually stopped", wall_clock()))
 
 
 async def play(port: int, seed: int = 1) -> None:
@@ -183,7 +183,7 @@ async def play(port: int, seed: int = 1) -> None:
         live = world.workers[0].live
         number = 0
         while True:
-            now_us = time.time_ns() // 1000
+            now_us = wall_clock()
             if live.active_count() < 12:  # noqa: PLR2004 - a page full
                 number += 1
                 minutes = rng.choice([0.5, 1, 2, 10])
