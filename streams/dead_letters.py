@@ -96,7 +96,6 @@ class DeadLetters:
 
     def __init__(self, settings: Settings, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
         self._settings = settings
-        self._defaults = Defaults(settings.expected_engagement_rate, settings.kill_threshold, settings.min_interactions, settings.timeout_minutes)
         self._consumer = consumer
         self._producer = producer
         self._topics = {topic_name(settings, topic): topic for topic in RETENTION_DAYS}
@@ -180,7 +179,7 @@ class DeadLetters:
         if record is None:
             return Resent(letter, "gone")
         try:
-            value = again(topic, record, now_us, self._defaults)
+            value = again(topic, record, now_us, self._settings.defaults)
         except Reject as error:
             return Resent(letter, "unusable", str(error))
         landed = await self._producer.send_and_wait(letter.topic, value=value, key=record.key)

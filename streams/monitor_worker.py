@@ -13,7 +13,6 @@ from faust.windows import TumblingWindow
 
 from models.moments import MINUTE, SECOND
 from models.monitor import Limits
-from models.policy import Defaults
 from streams.bad_input import BadInputLimit
 from streams.chores import keep_doing
 from streams.clock import wall_clock
@@ -74,7 +73,7 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         log=log,
         tables=tables,
         topics=topics,
-        defaults=Defaults(settings.expected_engagement_rate, settings.kill_threshold, settings.min_interactions, settings.timeout_minutes),
+        defaults=settings.defaults,
         limits=Limits(grace=round(settings.grace_seconds * SECOND), wait=round(settings.waiting_minutes * MINUTE)),
         waiting_limit=settings.waiting_limit,
         flush_seconds=settings.flush_interval_seconds,

@@ -1,4 +1,4 @@
-"""Every setting, read from the environment and from ``.env``; the README's reference is generated from here."""
+"""Every setting, read from the environment and from ``.env``; docs/reference.md is generated from here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import Stop
+from models.policy import Defaults
 from streams.secret_files import read_secret, read_tokens
 
 _SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
@@ -131,6 +132,16 @@ class Settings(BaseSettings):
             if not url.startswith(_SCHEMES):
                 raise Stop("DATABASE_URL_FILE: the URL in it must start with postgresql://")
         return f"postgresql+psycopg://{url.split('://', 1)[1]}"
+
+    @property
+    def defaults(self) -> Defaults:
+        """What a worker with these settings assumes of a variant that does not say."""
+        return Defaults(self.expected_engagement_rate, self.kill_threshold, self.min_interactions, self.timeout_minutes)
+
+    @property
+    def kafka_user(self) -> str:
+        """Whom the brokers take this client for, as errors name it."""
+        return self.kafka_sasl_username or "anonymous"
 
     @property
     def kafka_password(self) -> str | None:

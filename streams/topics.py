@@ -132,7 +132,7 @@ async def _partition_counts(admin: AIOKafkaAdminClient, settings: Settings) -> d
     rows = await admin.describe_topics(list(names.values()))
     forbidden = [row["topic"] for row in rows if row["error_code"] == _FORBIDDEN]
     if forbidden:
-        raise Stop(f"Kafka does not let user {settings.kafka_sasl_username or 'anonymous'} see topic {', '.join(sorted(forbidden))}: an ACL with Describe is needed")
+        raise Stop(f"Kafka does not let user {settings.kafka_user} see topic {', '.join(sorted(forbidden))}: an ACL with Describe is needed")
     found = {row["topic"]: None if row["error_code"] else len(row["partitions"]) for row in rows}
     return {topic: found.get(name) for topic, name in names.items()}
 

@@ -15,7 +15,6 @@ from models.errors import Stop
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from models.policy import Defaults
     from streams.settings import Settings
 
 PLAIN_PROGRESS_SECONDS = 5.0
@@ -53,13 +52,6 @@ def _wrong_settings(error: ValidationError) -> str:
         variable = name.upper() if field is None or field.validation_alias is not None else f"EARLY_KILL_{name.upper()}"
         problems.append(f"{variable}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(problems)
-
-
-def defaults_of(settings: Settings) -> Defaults:
-    """What a worker with these settings assumes of a variant that does not say."""
-    from models.policy import Defaults
-
-    return Defaults(settings.expected_engagement_rate, settings.kill_threshold, settings.min_interactions, settings.timeout_minutes)
 
 
 def quiet_libraries() -> None:

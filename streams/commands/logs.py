@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.commands.common import defaults_of, load_settings, progress, put, put_json, quiet_libraries, tell
+from streams.commands.common import load_settings, progress, put, put_json, quiet_libraries, tell
 
 if TYPE_CHECKING:
     from streams.backtest import Outcomes
@@ -69,9 +69,8 @@ def replay(
 
     quiet_libraries()
     settings = load_settings()
-    defaults = defaults_of(settings)
     tell(f"reading {file}")
-    plan = survey(file, defaults)
+    plan = survey(file, settings.defaults)
     seconds = float(Fraction(max(0, plan.log_end - plan.log_start), 1_000_000) / speed)
     suffix = None if keep_ids else f"-r{datetime.now(UTC):%Y%m%d%H%M%S%f}"
     tell(f"replaying {plan.events:,} events in {_duration(seconds)}{f'; this run is {suffix}' if suffix else ''}")
@@ -87,7 +86,7 @@ def replay(
                 file,
                 Pipeline(publisher),
                 plan=plan,
-                defaults=defaults,
+                defaults=settings.defaults,
                 speed=speed,
                 suffix=suffix,
                 on_bad=lambda line: bad(file, line),
@@ -115,7 +114,7 @@ def backtest(
     bad = BadLines()
     started = time.monotonic()
     with progress("deciding") as done:
-        outcomes = decide(files, defaults=defaults_of(load_settings()), policy=policy, on_bad=bad, on_read=lambda count: done(count, ""))
+        outcomes = decide(files, defaults=load_settings().defaults, policy=policy, on_bad=bad, on_read=lambda count: done(count, ""))
     if as_json:
         for decided in outcomes.sessions:
             put_json(decided.as_json())

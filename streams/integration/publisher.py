@@ -76,8 +76,7 @@ class EventPublisher:
             except KafkaError as error:
                 await producer.stop()
                 if isinstance(error, ClusterAuthorizationFailedError):  # so says Kafka to an idempotent producer that may write nowhere
-                    user = self._settings.kafka_sasl_username or "anonymous"
-                    raise Stop(f"Kafka at {self._settings.kafka_bootstrap_servers} does not let user {user} write to any topic") from error
+                    raise Stop(f"Kafka at {self._settings.kafka_bootstrap_servers} does not let user {self._settings.kafka_user} write to any topic") from error
                 if isinstance(error, REFUSED):
                     raise Stop(f"Kafka at {self._settings.kafka_bootstrap_servers} refuses access: {error}") from error
                 refusal = await unreachable(self._settings)

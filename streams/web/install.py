@@ -8,7 +8,6 @@ from typing import Any
 
 from aiohttp import web
 
-from models.policy import Defaults
 from streams.clock import wall_clock
 from streams.metrics import Metrics
 from streams.settings import Settings
@@ -114,7 +113,7 @@ def mount(
         trail=trail,
         readiness=Readiness(Probe("Kafka", kafka_ping), Probe("PostgreSQL", ping_postgresql), live, is_rebalancing, is_stopping),
         metrics=metrics,
-        defaults=Defaults(settings.expected_engagement_rate, settings.kill_threshold, settings.min_interactions, settings.timeout_minutes),
+        defaults=settings.defaults,
         page=Page(),
         now_us=now_us,
     )
