@@ -19,7 +19,7 @@ from pydantic.functional_validators import AfterValidator, BeforeValidator
 
 from models.engagement import KINDS, SNAPSHOT, TOTAL_NAMES
 from models.errors import Reject
-from models.moments import check_moment, parse_moment
+from models.moments import DAY, check_moment, parse_moment
 from models.policy import Defaults, Policy
 from models.rules import RULES
 from models.strict_json import is_deeper, parse_json
@@ -155,6 +155,11 @@ class Posting:
     posted_at: int
     source: str | None = None
     metadata: dict[str, Any] | None = None
+
+    @property
+    def too_late_after(self) -> int:
+        """Appended later than this, it starts no session any more: a day after its own deadline. Source: contract, section 4."""
+        return self.posted_at + self.policy.timeout + DAY
 
 
 class Interaction(msgspec.Struct, frozen=True, gc=False):

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 
 from models.errors import Reject, Retry, Stop
 from models.events import parse_interaction, parse_stop, parse_variant_posted
-from models.moments import DAY, format_moment
+from models.moments import format_moment
 from models.monitoring_record import parse as parse_monitoring_record
 from models.policy import Defaults
 from models.strict_json import parse_json
@@ -232,7 +232,7 @@ def again(topic: str, record: ConsumerRecord, now_us: int, defaults: Defaults) -
 def _check(topic: str, value: bytes | None, key: bytes | None, now_us: int, defaults: Defaults) -> None:
     if topic == "variant_posted":
         posting = parse_variant_posted(value, key, now_us, defaults)
-        if posting.posted_at + posting.policy.timeout + DAY < now_us:
+        if now_us > posting.too_late_after:
             raise Reject("posted more than a day after its own deadline")
     elif topic == "interaction":
         parse_interaction(value, key, now_us)

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from models.errors import Reject, Retry, Stop
 from models.events import VariantPosted, posting, validation_problems
-from models.moments import DAY
 from models.strict_json import VALUE_LIMIT
 from streams.codec import encode_json
 from streams.metrics import CONTENT_TYPE
@@ -65,7 +64,7 @@ def _posted(sent: dict[str, Any], services: Services) -> dict[str, Any]:
         posted = posting(message, now_us, services.defaults)
     except Reject as error:
         raise invalid(error.field or "body", error.reason) from None
-    if posted.posted_at + posted.policy.timeout + DAY < now_us:
+    if now_us > posted.too_late_after:
         raise invalid("posted_at", "its monitoring window closed more than a day ago")
     published = message.model_dump(mode="json", exclude_none=True)
     if len(encode_json(published)) > VALUE_LIMIT:  # 5 becomes 5.0: a body on the limit may grow
