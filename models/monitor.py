@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from models.events import Interaction, Posting, Stop
-from models.moments import FUTURE_LIMIT, MINUTE, SECOND
+from models.moments import MINUTE, SECOND
 from models.policy import STOP_REASON
 from models.session import End, Origin, Outcome, Result, Session
 from models.sessions import Sessions
@@ -36,7 +36,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Tell that a session has ended; see ``Session.needs_latch`` for when."""
+    """Tell that a session has ended, once its state is durable."""
 
     session: Session
 
@@ -67,7 +67,6 @@ class PartitionMonitor:
         deleted: Sessions that were forgotten since ``take_changes``.
         wants_flush: A variant has a new session beside an older one: what the older ones took has to be durable before
             records without ``post_id`` are folded again. Source: contract, section 3.1.
-        has_pushed_out: Interactions were given up before their time.
         resolved: Results that waiting records got in the end, and whether an earlier process had read them.
     """
 
@@ -83,7 +82,6 @@ class PartitionMonitor:
     changed: list[Session] = field(default_factory=list)
     deleted: list[Session] = field(default_factory=list)
     wants_flush: bool = False
-    has_pushed_out: bool = False
     active_count: int = 0
     resolved: list[tuple[Result, bool]] = field(default_factory=list)
     _deadlines: list[tuple[int, int, Session]] = field(default_factory=list)
@@ -103,8 +101,6 @@ class PartitionMonitor:
             self.emissions.append(Rejected(self.posted_topic, offset, append_us, key, value, "posted more than a day after its own deadline"))
             return Result.DEAD_LETTER
         self.wants_flush = self.wants_flush or bool(siblings)
-        may_have_missed_some = self.has_pushed_out or append_us >= posting.posted_at - FUTURE_LIMIT + self.limits.wait
-        session.by_order = bool(siblings) or may_have_missed_some
         self._keep(session)
         self.note_change(session)
         self.emissions.append(Started(session))
@@ -194,7 +190,6 @@ class PartitionMonitor:
 
     def push_out(self, count: int) -> None:
         """Give up the ``count`` waiting interactions whose wait would end first."""
-        self.has_pushed_out = True
         for _ in range(count):
             waiter = self.waiting.pushed_out()
             if waiter is None:

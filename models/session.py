@@ -68,8 +68,6 @@ class Session:
         posted_offset: Offset of the ``variant_posted`` record that started it.
         applied: Interactions up to this offset have had their effect on it; they are not folded again.
         floor: Records without ``post_id`` up to this offset were another session's, if one took them.
-        by_order: The counts depend on the order of two topics: a record without ``post_id`` has counted, older sessions of the
-            variant may have taken some, or the post came so late that an interaction may have been given up before.
         start_pending: Its start has not been acknowledged on ``monitoring_record`` yet.
         end_pending: Likewise its end.
         older: The next session of the same variant in its partition, in no order that matters.
@@ -88,7 +86,6 @@ class Session:
     floor: int
     counts: Engagement = field(default_factory=Engagement)
     event_ids: EventIds | None = None
-    by_order: bool = False
     end: End | None = None
     start_pending: bool = True
     end_pending: bool = False
@@ -128,14 +125,6 @@ class Session:
         """Its state is needed until everything appended before this moment has been read."""
         return self.deadline + DAY
 
-    @property
-    def needs_latch(self) -> bool:
-        """Tell whether its end has to be durable before anybody is told: all but a kill that follows from the log alone.
-
-        A time-out too: a stop that is read again after a crash must find it.
-        """
-        return self.end is not None and (self.by_order or self.end.outcome is not Outcome.KILLED)
-
     def holds(self, moment: int) -> bool:
         """Tell whether ``moment`` lies in the window; the deadline itself does not."""
         return self.posted_at <= moment < self.deadline
@@ -167,8 +156,6 @@ class Session:
             self.counts.raise_to(event.totals)
         if offset > self.applied:  # noqa: PLR1730 - max() would cost every record a call
             self.applied = offset
-        if event.post_id is None:
-            self.by_order = True
         self.judge(Origin(origin_topic, partition, offset, moment), now)
         return Result.COUNTED
 

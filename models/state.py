@@ -35,7 +35,6 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     id_tail: bytes
     first_id_segment: int
     id_segments: int
-    by_order: bool
     start_pending: bool
     end_pending: bool
     end: tuple[str, str, int, int, tuple[str, int, int, int] | None, str] | None
@@ -43,7 +42,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     metadata: bytes | None
 
 
-_VERSION = 1
+_VERSION = 2
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_State)
 _waiters_decoder = msgspec.msgpack.Decoder(list[tuple[int, int, int, bytes, bytes]])
@@ -93,7 +92,6 @@ def encode_session(session: Session) -> bytes:
             id_tail=event_ids.packed_tail() if event_ids else b"",
             first_id_segment=event_ids.first if event_ids else 0,
             id_segments=len(event_ids.segments) if event_ids else 0,
-            by_order=session.by_order,
             start_pending=session.start_pending,
             end_pending=session.end_pending,
             end=(end.outcome.value, end.reason, end.ended_at, end.decided_at, _origin(end.origin), end.label) if end else None,
@@ -130,7 +128,6 @@ def decode_session(value: bytes, segment: Callable[[Session, int], bytes | None]
         applied=state.applied,
         floor=state.floor,
         counts=Engagement(state.increments, state.snapshots),
-        by_order=state.by_order,
         start_pending=state.start_pending,
         end_pending=state.end_pending,
         source=state.source,

@@ -2,8 +2,9 @@
 
 The order that makes it right (docs/adr):
 
-1. An emission is sent as soon as it is decided, except one that does not follow from the log alone (``Session.needs_latch``):
-   its session's state is durable first.
+1. An end is *latched*: its session's state is durable before it is sent. So is it also where a worker does not know that it
+   has lost its partition, and would decide otherwise than its successor: that one's state is the one that counts.
+   A start is sent as soon as it is decided; deciding it again gives the same.
 2. A state says which of its emissions are not known to have arrived; they are sent again after a restore. So the state may
    be written before the acknowledgement is there.
 3. A chunk of records is done once the state they changed, and the dead letters they became, are acknowledged.
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 from models.announcement import end_record, kill_event, start_record
 from models.duplicates import SEGMENT_LIMIT
 from models.moments import SECOND
-from models.monitor import Emission, Ended, PartitionMonitor, Rejected, Started
+from models.monitor import Ended, PartitionMonitor, Rejected, Started
 from models.policy import Defaults
 from models.session import Outcome, Session
 from models.state import encode_session, encode_waiters, seal_event_ids
@@ -145,15 +146,15 @@ class PartitionWorker:
 
     # -- telling -----------------------------------------------------------------------------------------------------
 
-    def _announce(self, emissions: Iterable[Emission], *, durable: bool) -> None:
-        """Send starts and ends in the background; those that need it only once their state is durable."""
+    def _announce(self, emissions: Iterable[Started | Ended], *, durable: bool) -> None:
+        """Send starts and ends in the background; ends only once their state is durable."""
         at_once: list[Started | Ended] = []
-        latched: list[Started | Ended] = []
+        latched: list[Ended] = []
         for emission in emissions:
-            if isinstance(emission, Rejected):
-                continue
-            waits = isinstance(emission, Ended) and emission.session.needs_latch and not durable
-            (latched if waits else at_once).append(emission)
+            if durable or isinstance(emission, Started):
+                at_once.append(emission)
+            else:
+                latched.append(emission)
         if at_once:
             self._spawn(self._tell(at_once))
         if latched:
@@ -169,13 +170,13 @@ class PartitionWorker:
         if not task.cancelled() and task.exception() is not None:
             self._failure = task.exception()
 
-    async def _latch_and_tell(self, emissions: list[Started | Ended]) -> None:
+    async def _latch_and_tell(self, emissions: list[Ended]) -> None:
         await self._write_states([emission.session for emission in emissions])
         crash_point("after_latch")
         if not self.is_closed:
             await self._tell(emissions)
 
-    async def _tell(self, emissions: list[Started | Ended]) -> None:
+    async def _tell(self, emissions: Sequence[Started | Ended]) -> None:
         for start in range(0, len(emissions), SLICE):
             part = [(emission, self._messages(emission)) for emission in emissions[start : start + SLICE]]
             sent = [(emission, [(message, await self._log.send(*message)) for message in messages]) for emission, messages in part]

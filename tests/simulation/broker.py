@@ -93,7 +93,7 @@ class Broker:
         records: Any = (record for record in log[known.end : end] if record is not None)
         known.apply(records)
         known.end = end
-        return Recovered(dict(known.content), known.furthest, end, dict(known.hidden))
+        return Recovered(dict(known.content), known.furthest, end, dict(known.hidden), start=0)
 
     def compact(self, topic: str, partition: int, before: int) -> None:
         """Take away all records appended before the moment ``before`` that another one of these stands behind, as a broker may at any time."""

@@ -79,13 +79,29 @@ def without_waiting_for_the_changelog(patch: Patch) -> None:
 
 
 def without_latch(patch: Patch) -> None:
-    """Stops, and ends that depend on the order of two topics, are told before they are durable."""
-    patch.setattr(Session, "needs_latch", property(lambda _self: False))
+    """Ends are told before they are durable."""
+    patch.setattr(PartitionWorker, "_latch_and_tell", PartitionWorker._tell)
 
 
 def without_latch_for_time_outs(patch: Patch) -> None:
     """A stop that is read again after a crash comes before the time-out that was told."""
-    patch.setattr(Session, "needs_latch", property(lambda self: self.by_order or self.end.outcome is Outcome.STOPPED))
+    _tell_at_once(patch, Outcome.TIMED_OUT)
+
+
+def without_latch_for_kills(patch: Patch) -> None:
+    """A kill is decided again after a crash, and told with another moment."""
+    _tell_at_once(patch, Outcome.KILLED)
+
+
+def _tell_at_once(patch: Patch, outcome: Outcome) -> None:
+    latch = PartitionWorker._latch_and_tell
+
+    async def tell(self: PartitionWorker, emissions: list[Any]) -> None:
+        hasty = [emission for emission in emissions if emission.session.end.outcome is outcome]
+        await self._tell(hasty)
+        await latch(self, [emission for emission in emissions if emission not in hasty])
+
+    patch.setattr(PartitionWorker, "_latch_and_tell", tell)
 
 
 def without_order_of_topics(patch: Patch) -> None:
@@ -173,6 +189,7 @@ SAFEGUARDS: Sequence[Safeguard] = (
     Safeguard(without_waiting_for_the_changelog, Shape()),
     Safeguard(without_latch, Shape(stops=True, anonymous=0.4)),
     Safeguard(without_latch_for_time_outs, Shape(stops=True)),
+    Safeguard(without_latch_for_kills, Shape()),
     Safeguard(without_order_of_topics, Shape(stops=True)),
     Safeguard(without_waiting_for_the_backlog, Shape()),
     Safeguard(without_duplicate_ids, Shape()),

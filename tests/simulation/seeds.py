@@ -15,7 +15,7 @@ from multiprocessing import get_context
 import pytest
 
 import streams.monitoring
-from models import duplicates, monitor
+from models import duplicates
 from tests.simulation.history import Shape
 from tests.simulation.plan import make_plan
 from tests.simulation.safeguards import Safeguard
@@ -43,11 +43,10 @@ class Failed(AssertionError):
 
 @contextmanager
 def small_numbers() -> Iterator[pytest.MonkeyPatch]:
-    """Let event ids fill segments as in a session a hundred times as large, no moment lie more than a second ahead, flushes and compaction come soon."""
+    """Let event ids fill segments as in a session a hundred times as large, flushes and compaction come soon."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "TAIL", 4)
         patch.setattr(duplicates, "SEGMENT_LIMIT", 8)
-        patch.setattr(monitor, "FUTURE_LIMIT", 1_000_000)
         patch.setattr(streams.monitoring, "LONGEST_FLUSH_PAUSE", FLUSH_PAUSE)
         patch.setattr(streams.monitoring, "COMPACTION_LAG_MS", COMPACTION_LAG // 1_000)
         patch.setattr(streams.monitoring.log, "disabled", True)

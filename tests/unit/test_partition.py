@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from models.duplicates import TAIL
 from models.monitor import Limits, PartitionMonitor
 from models.policy import Defaults
@@ -143,42 +145,35 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_kill_is_told_at_once_before_any_state_is_written() -> None:
-    """Latency does not wait for the flush."""
+async def test_a_kill_waits_for_its_own_state_and_for_no_flush() -> None:
+    """Latency: nothing else has to be durable."""
     world = World()
     await world.fold("variant_posted", post())
-    await world.fold("interaction", see("like"), see(count=100))
+    await world.fold("interaction", see("like"), see(count=100), see(post_id="other"))
     await settle()
-    assert world.log.topics() == ["monitoring_record", "variant_killed", "monitoring_record"]
+    assert world.log.topics() == ["monitoring_record", "engagement", "variant_killed", "monitoring_record"]
     assert world.log.values("variant_killed")[0]["deciding_event"]["offset"] == 1
     assert ("evaluated", (0.005,)) in world.seen
 
 
-async def test_a_stop_is_durable_before_anybody_is_told() -> None:
-    """Its end is in the state that was acknowledged."""
+@pytest.mark.parametrize("end", ["kill", "kill of records without post_id", "stop"])
+async def test_an_end_is_durable_before_anybody_is_told(end: str) -> None:
+    """It is in the state that was acknowledged."""
     world = World()
     await world.fold("variant_posted", post())
     await settle()
     world.log.held.add("engagement")
-    await world.fold("monitoring_control", STOP)
+    if end == "stop":
+        await world.fold("monitoring_control", STOP)
+    else:
+        post_id = "q" if end == "kill" else None
+        await world.fold("interaction", see("like", post_id=post_id), see(count=100, post_id=post_id))
     await settle()
     assert world.log.topics() == ["monitoring_record", "engagement"]
+    assert all(decode_session(state, lambda *_: None).end for state in world.log.last("engagement").values())
     world.log.release("engagement")
     await settle()
-    assert [value["kind"] for value in world.log.values("monitoring_record")] == ["started", "stopped"]
-
-
-async def test_a_kill_of_records_without_post_id_is_durable_first_too() -> None:
-    """Whose they are depends on the order of two topics."""
-    world = World()
-    await world.fold("variant_posted", post())
-    world.log.held.add("engagement")
-    await world.fold("interaction", see("like", post_id=None), see(count=100, post_id=None))
-    await settle()
-    assert "variant_killed" not in world.log.topics()
-    world.log.release("engagement")
-    await settle()
-    assert "variant_killed" in world.log.topics()
+    assert [value["kind"] for value in world.log.values("monitoring_record")] == ["started", "stopped" if end == "stop" else "killed"]
 
 
 async def test_a_chunk_is_done_once_its_states_are_acknowledged() -> None:

@@ -108,19 +108,6 @@ def test_the_offset_moves_with_what_counts_and_never_back() -> None:
     assert state.applied == 7
 
 
-def test_all_ends_are_latched_but_a_kill_that_follows_from_the_log() -> None:
-    """A kill too, once the order of two topics has mattered."""
-    assert not session().needs_latch
-    for outcome, latched in ((Outcome.KILLED, False), (Outcome.TIMED_OUT, True), (Outcome.STOPPED, True)):
-        state = session()
-        end(state, outcome)
-        assert state.needs_latch is latched
-    state = session()
-    count(state, Interaction("v", "view", T), 0)
-    end(state, Outcome.KILLED)
-    assert state.needs_latch
-
-
 def test_a_session_is_forgotten_a_day_after_its_deadline() -> None:
     """Not before."""
     assert session().forget_at == DEADLINE + DAY
