@@ -163,9 +163,10 @@ class Monitoring:
         committed = {TP(tp.topic, tp.partition): offset or 0 for tp, offset in (await self._consumer.seek_to_committed()).items()}
         starts = await self._consumer.earliest_offsets(*tps)
         ends = await self._consumer.highwaters(*tps)
+        beginnings = await self._consumer.earliest_offsets(*(TP(table.changelog_topic_name, partition) for partition in partitions for table in self._state_tables))
         if generation != self._generation:
             return
-        claimed = {partition: self._changelogs(partition) for partition in partitions}
+        claimed = {partition: self._changelogs(partition, beginnings) for partition in partitions}
         try:
             await asyncio.gather(*(claim(changelogs) for changelogs in claimed.values()))
         except Overtaken:
@@ -188,10 +189,12 @@ class Monitoring:
             self._owned[partition] = Owned(worker, readings)
             await worker.resume(unused)
 
-    def _changelogs(self, partition: int) -> Changelogs:
+    def _changelogs(self, partition: int, beginnings: Mapping[TP, int]) -> Changelogs:
         changelogs = []
         for table in self._state_tables:
-            recovered = table.take(partition)
+            recovered, tp = table.take(partition), TP(table.changelog_topic_name, partition)
+            if not recovered.has_all_since(beginnings[tp]):
+                raise Stop(f"{tp.topic}[{partition}] was not read back from its beginning; this worker starts anew")
             recovered.settle(self._clock() // MILLISECOND - COMPACTION_LAG_MS)
             changelogs.append(Changelog(self._log, table.changelog_topic_name, partition, recovered))
         return Changelogs(*changelogs)

@@ -17,6 +17,8 @@ import msgspec
 from faust.stores import memory
 from faust.types import TP, EventT
 
+from streams.pieces import Piece
+
 _encode = msgspec.json.Encoder().encode
 
 GENERATION = "g"
@@ -63,7 +65,8 @@ class Recovered:
     Attributes:
         content: The value of each key.
         furthest: The latest generation of an owner.
-        end: Offset after the last record that was read.
+        start: Offset from which on all has been read; None if nothing has.
+        end: Offset up to which it has.
         hidden: Keys whose last record counts for nothing, with that record: a worker sent it that had lost the partition. Compaction
             keeps just that one, so the next owner has to write ``content`` again, or a tombstone.
     """
@@ -72,7 +75,20 @@ class Recovered:
     furthest: int = 0
     end: int = 0
     hidden: dict[bytes, ChangelogRecord] = field(default_factory=dict)
+    start: int | None = None
     _header: list[tuple[str, bytes]] | None = None
+
+    def read(self, piece: Piece[Any]) -> None:
+        """Add a piece of the changelog. If it does not touch what there is, all begins anew with it: what was there, or is left out, may be of an earlier assignment."""
+        if self.start is None or not self.start <= piece.start <= self.end:
+            self.content, self.hidden, self.furthest, self._header = {}, {}, 0, None
+            self.start = self.end = piece.start
+        self.apply(piece.records)
+        self.end = max(self.end, piece.end)
+
+    def has_all_since(self, beginning: int) -> bool:
+        """Tell whether no piece is missing, if the changelog begins at ``beginning``."""
+        return (self.end if self.start is None else self.start) <= beginning
 
     def apply(self, records: Iterable[ChangelogRecord]) -> None:
         """Apply records in order; those that were applied before change nothing."""
@@ -124,7 +140,7 @@ class RecoveredStore(memory.Store):  # type: ignore[misc]
             recovered = self.partitions.get(message.partition)
             if recovered is None:
                 recovered = self.partitions[message.partition] = Recovered({})
-            recovered.apply(message.records)
+            recovered.read(message.piece)
 
     async def on_recovery_completed(self, active_tps: set[Any], standby_tps: set[Any]) -> None:
         """Do nothing: ``take`` empties the store."""

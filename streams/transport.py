@@ -23,12 +23,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.subscription_state import SubscriptionState
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
 from streams.batches import bundle, unbundle
 from streams.crash_points import crash_point
 from streams.ledger import Ledger, Span
+from streams.pieces import Piece, Reach
 from streams.ports import Incoming
 
 CHUNK = 2_000
@@ -58,31 +60,35 @@ class ChangelogMessage(ConsumerMessage):  # type: ignore[misc]
     """A message that stands at the last of many consecutive records of a changelog, and carries all of them.
 
     Attributes:
-        records: The records, in order.
+        piece: The records, and from where to where they were read.
     """
 
-    __slots__ = ("records",)
+    __slots__ = ("piece",)
 
-    def __init__(self, tp: TP, records: list[Incoming], generation_id: int) -> None:
-        last = records[-1]
+    def __init__(self, tp: TP, piece: Piece[Incoming], generation_id: int) -> None:
+        last = piece.records[-1]
         super().__init__(tp.topic, tp.partition, last.offset, last.timestamp / 1_000, _APPEND_TIME, (), None, None, None, tp=tp, generation_id=generation_id)
-        self.records = records
+        self.piece = piece
 
 
-class Fetched(dict[TP, list[Incoming]]):
+class Fetched(dict[TP, Piece[Incoming]]):
     """What one fetch has returned.
 
     Attributes:
         rebalances: How many rebalances had begun when it returned. When there are more, these partitions are another's.
     """
 
-    def __init__(self, rebalances: int, records: Mapping[TP, list[Incoming]]) -> None:
-        super().__init__(records)
+    def __init__(self, rebalances: int, pieces: Mapping[TP, Piece[Incoming]]) -> None:
+        super().__init__(pieces)
         self.rebalances = rebalances
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's consumer thread, told to leave records as they are, and not to wait long for idle ones."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._reach: Reach[TP] = Reach()
+        super().__init__(*args, **kwargs)
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -91,23 +97,38 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def _fetch_records(self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None) -> Any:  # noqa: ASYNC109 - Faust's signature
         rebalances, is_rebalancing = self.app.rebalancing_count, self.app.rebalancing
-        read = await self._read(consumer, active_partitions, timeout, max_records)
-        records = {tp: unbundle(bundles) for tp, bundles in read.items()}
+        pieces = await self._read(consumer, active_partitions, timeout, max_records)
         if is_rebalancing or self.app.rebalancing_count != rebalances:
             # Faust seeks and empties the agents' queues while a rebalance ends: none of these may get lost in between.
-            for tp in [tp for tp in records if not self.consumer._is_changelog_tp(tp)]:  # noqa: SLF001 - a friend
-                consumer.seek(tp, records.pop(tp)[0].offset)
-        return Fetched(self.app.rebalancing_count, records)
+            for tp in [tp for tp in pieces if not self.consumer._is_changelog_tp(tp)]:  # noqa: SLF001 - a friend
+                consumer.seek(tp, pieces.pop(tp).records[0].offset)
+        return Fetched(self.app.rebalancing_count, pieces)
 
-    async def _read(self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None, max_records: int | None) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109 - Faust's name for it
+    async def _read(self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None, max_records: int | None) -> dict[TP, Piece[Incoming]]:  # noqa: ASYNC109 - Faust's name for it
+        pieces = await self._read_now(consumer, active_partitions, max_records)
+        if not pieces and timeout and self.consumer.flow_active:
+            await _something_fetched(consumer._fetcher, timeout)  # noqa: SLF001 - not left to aiokafka, which would unpack what comes before it can be bundled
+            pieces = await self._read_now(consumer, active_partitions, max_records)
+        return pieces
+
+    async def _read_now(self, consumer: AIOKafkaConsumer, active_partitions: set[TP], max_records: int | None) -> dict[TP, Piece[Incoming]]:
         fetcher = consumer._fetcher  # noqa: SLF001 - Faust's consumer thread uses it too
+        subscriptions = fetcher._subscriptions  # noqa: SLF001 - likewise
+        if subscriptions.reassignment_in_progress:
+            await subscriptions.wait_for_assignment()  # aiokafka would wait for it when the positions have been noted
         bundle(fetcher)
+        before = _positions(subscriptions, active_partitions)
         read: Mapping[TP, list[Any]] = await super()._fetch_records(consumer, active_partitions, 0, max_records)
-        if not read and timeout and self.consumer.flow_active:
-            await _something_fetched(fetcher, timeout)  # not left to aiokafka, which would unpack what comes before it can be bundled
-            bundle(fetcher)
-            read = await super()._fetch_records(consumer, active_partitions, 0, max_records)
-        return read
+        after = _positions(subscriptions, before)
+        pieces = {tp: self._reach.piece(tp, position, unbundle(read.get(tp, ())), after[tp]) for tp, position in before.items()}
+        return {tp: piece for tp, piece in pieces.items() if piece is not None}
+
+
+def _positions(subscriptions: SubscriptionState, tps: Iterable[TP]) -> dict[TP, int]:
+    """Return the positions of partitions, by default of all that are assigned, as far as they have one."""
+    assigned = subscriptions.subscription and subscriptions.subscription.assignment
+    states = {tp: assigned.state_value(tp) for tp in tps or assigned.tps} if assigned else {}
+    return {tp: state.position for tp, state in states.items() if state is not None and state.has_valid_position}
 
 
 async def _something_fetched(fetcher: Fetcher, seconds: float) -> None:
@@ -165,11 +186,11 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
                 self.log.warning("cannot seek while the flow is stopped: %r", error)
             await self._read_again(fetched)
             return
-        for tp, records in fetched.items():
+        for tp, piece in fetched.items():
             if active is not None and tp not in active and tp not in self._buffered_partitions:
                 await self._read_again([tp])
                 continue
-            for message in self._messages(tp, records):
+            for message in self._messages(tp, piece):
                 if not self.flow_active or self.app.rebalancing_count != fetched.rebalances:
                     await self._read_again(fetched)
                     return  # a rebalance has begun: what is left is delivered again to whoever owns it now
@@ -187,10 +208,11 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
                 except Exception as error:  # noqa: BLE001 - revoked meanwhile: the next assignment seeks again
                     self.log.warning("cannot read %s again: %r", tp, error)
 
-    def _messages(self, tp: TP, records: list[Incoming]) -> Iterator[Message]:
+    def _messages(self, tp: TP, piece: Piece[Incoming]) -> Iterator[Message]:
         if self._is_changelog_tp(tp):
-            yield ChangelogMessage(tp, records, self.app.consumer_generation_id)
+            yield ChangelogMessage(tp, piece, self.app.consumer_generation_id)
             return
+        records = piece.records
         for start in range(0, len(records), CHUNK):
             part = records[start : start + CHUNK]
             ledger = self.ledgers.setdefault(tp, Ledger())

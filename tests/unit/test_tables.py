@@ -12,6 +12,7 @@ from faust.tables.recovery import Recovery
 from faust.types import TP
 from faust.windows import TumblingWindow
 
+from streams.pieces import Piece
 from streams.tables import CLAIM, Recovered, RecoveredStore, StateTable, drop_unapplied, parse_key
 
 
@@ -57,13 +58,17 @@ def recovered(*records: Record) -> Recovered:
     return found
 
 
+def piece(*records: Record, start: int | None = None, end: int | None = None) -> Piece[Record]:
+    return Piece(records[0].offset if start is None else start, list(records), records[-1].offset + 1 if end is None else end)
+
+
 def test_recovery_keeps_the_last_value_of_each_key_by_partition() -> None:
     """In the order of the records, also when some are read twice; a tombstone removes; what is taken is gone."""
     store = RecoveredStore.__new__(RecoveredStore)
     store.__post_init__()
 
     def fetched(partition: int, *records: Record) -> Any:
-        return SimpleNamespace(message=SimpleNamespace(partition=partition, records=records))
+        return SimpleNamespace(message=SimpleNamespace(partition=partition, piece=piece(*records)))
 
     first = [Record(0, b"a", b"1"), Record(1, b"b", b"1")]
     store.apply_changelog_batch([fetched(0, *first), fetched(1, Record(0, b"a", b"x")), fetched(0, *first, Record(2, b"a", b"2"), Record(3, b"b", None))], bytes, bytes)
@@ -105,6 +110,36 @@ def test_records_that_are_read_again_change_nothing() -> None:
     """Recovery may begin anew with some of them."""
     records = [Record(0, b"a", b"1", 1), Record(1, CLAIM, None, 2), Record(2, b"a", b"2", 2)]
     assert recovered(*records, *records) == recovered(*records)
+
+
+def test_a_piece_left_over_from_an_earlier_assignment_does_not_stand_in_for_the_beginning() -> None:
+    """Faust may apply one that was fetched before it sought the beginning. What follows the beginning counts, and that one is read again."""
+    found = Recovered({})
+    found.read(piece(Record(5, b"c", b"3", 2)))
+    assert not found.has_all_since(0)
+    found.read(piece(Record(0, b"a", b"1", 1), Record(1, b"b", b"2", 1)))
+    assert (found.content, found.furthest) == ({b"a": b"1", b"b": b"2"}, 1)
+    found.read(piece(Record(2, b"d", b"0"), Record(5, b"c", b"3", 2)))
+    assert found.content == {b"a": b"1", b"b": b"2", b"c": b"3"}
+    assert found.has_all_since(0)
+
+
+def test_a_piece_that_is_missing_is_noticed() -> None:
+    """Wherever it was; offsets that hold no record are no gap."""
+    found = Recovered({})
+    found.read(piece(Record(3, b"a", b"1"), start=2, end=9))
+    assert (found.has_all_since(1), found.has_all_since(2)) == (False, True)
+    found.read(piece(Record(11, b"b", b"1"), start=9))
+    assert found.has_all_since(2)
+    found.read(piece(Record(14, b"c", b"1"), start=13))
+    assert not found.has_all_since(2)
+    assert found.content == {b"c": b"1"}
+
+
+def test_a_changelog_of_which_nothing_was_read_is_complete_if_it_is_empty() -> None:
+    """Its end, which recovery has asked for, tells."""
+    found = Recovered({}, end=7)
+    assert (found.has_all_since(6), found.has_all_since(7)) == (False, True)
 
 
 @pytest.mark.parametrize(("timestamp", "content"), [(99, {b"a": b"stray"}), (100, {})])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,12 +12,15 @@ import pytest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from models.errors import Stop
 from models.monitor import Limits
 from models.policy import Defaults
 from streams.batches import Bundle
 from streams.ledger import Ledger
 from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, LOST_TICKS, RECORDS_AHEAD, Monitoring, Owned, Reading
+from streams.pieces import Piece, Reach
 from streams.ports import Tables, Topics
+from streams.tables import Recovered, StateTable
 from streams.transport import CHUNK, FETCH_WAIT_MS, ChunkedConsumer, ConsumerThread, Fetched
 
 POSTS, SEEN, STOPS, OTHER = TP("variant_posted", 0), TP("interaction", 0), TP("monitoring_control", 0), TP("interaction", 1)
@@ -40,11 +45,15 @@ def consumer() -> Any:
     return made
 
 
+def piece(*offsets: int) -> Piece[Any]:
+    return Piece(offsets[0], [record(offset) for offset in offsets], offsets[-1] + 1)
+
+
 def test_a_fetch_becomes_chunks_of_bounded_size() -> None:
     """Each knows its offsets, is announced before it is handed over, and stands at its last record."""
     made = consumer()
     messages = []
-    for message in made._messages(SEEN, [record(offset) for offset in range(10, 10 + CHUNK + 1)]):
+    for message in made._messages(SEEN, piece(*range(10, 10 + CHUNK + 1))):
         assert made.told[-1] is message.value
         messages.append(message)
     spans = [(message.value.span.first, message.value.span.last, message.offset, message.key, len(message.value.records)) for message in messages]
@@ -54,7 +63,7 @@ def test_a_fetch_becomes_chunks_of_bounded_size() -> None:
 def test_a_chunk_that_is_done_lets_its_offsets_be_committed() -> None:
     """In order, once all before it are; and only forward."""
     made = consumer()
-    first, second = (message.value for message in made._messages(SEEN, [record(offset) for offset in range(CHUNK + 5)]))
+    first, second = (message.value for message in made._messages(SEEN, piece(*range(CHUNK + 5))))
     made._committed_offset = {SEEN: None}
     second.ack()
     assert made._filter_committable_offsets([SEEN]) == {}
@@ -68,17 +77,17 @@ def test_a_chunk_that_is_done_lets_its_offsets_be_committed() -> None:
 def test_what_was_fetched_of_a_changelog_travels_together() -> None:
     """At the offset of its last record, past which recovery is then; no offset of it is ever committed."""
     made = consumer()
-    records = [record(1), record(2)]
-    (message,) = made._messages(CHANGELOG, records)
-    assert (message.offset, message.timestamp, message.tp, message.records) == (2, 5.0, CHANGELOG, records)
+    read = piece(1, 2)
+    (message,) = made._messages(CHANGELOG, read)
+    assert (message.offset, message.timestamp, message.tp, message.piece) == (2, 5.0, CHANGELOG, read)
     assert (made.told, made.ledgers) == ([], {})
 
 
 def test_only_partitions_with_something_handed_out_can_be_committed() -> None:
     """By topic or by partition, or all."""
     made = consumer()
-    list(made._messages(SEEN, [record(1)]))
-    list(made._messages(POSTS, [record(1)]))
+    list(made._messages(SEEN, piece(1)))
+    list(made._messages(POSTS, piece(1)))
     assert set(made._filter_tps_with_pending_acks()) == {SEEN, POSTS}
     assert set(made._filter_tps_with_pending_acks(["interaction"])) == {SEEN}
     assert set(made._filter_tps_with_pending_acks([POSTS, STOPS])) == {POSTS}
@@ -115,6 +124,28 @@ def allowed(made: Monitoring) -> list[str]:
 
 def catch_up(made: Monitoring, positions: dict[TP, int | None] | None = None) -> None:
     made._catch_up(made._owned[0], positions or {})
+
+
+class Found(StateTable):
+    """A table of which recovery has read this."""
+
+    changelog_topic_name = "changelog"
+
+    def __init__(self, found: Recovered) -> None:
+        self.found = found
+
+    def take(self, _partition: int) -> Recovered:
+        return self.found
+
+
+@pytest.mark.parametrize(("start", "is_taken"), [(2, True), (1, True), (3, False), (None, False)])
+def test_state_is_taken_over_only_if_it_was_read_from_its_beginning(start: int | None, *, is_taken: bool) -> None:
+    """Half a state would forget what has been counted, and nobody be told; the worker starts anew instead."""
+    made, *_ = monitoring()
+    whole = Found(Recovered({}, start=0, end=9))
+    made._tables = Tables(whole, Found(Recovered({}, start=start, end=9)), whole)
+    with nullcontext() if is_taken else pytest.raises(Stop, match=r"changelog\[0\] was not read back from its beginning"):
+        assert made._changelogs(0, {TP("changelog", 0): 2})
 
 
 def test_topics_are_opened_one_after_the_other() -> None:
@@ -235,7 +266,8 @@ async def test_changelogs_whose_records_are_dropped_are_read_again(drop: str) ->
     rebalances = 1 if drop != "generation over" else 0
 
     async def fetched(_timeout: float) -> Any:
-        return Fetched(rebalances, {SEEN: [record(1)], CHANGELOG: [record(1)]} if drop != "not active" else {CHANGELOG: [record(1)]}), {SEEN} if drop == "not active" else None
+        read = piece(1)
+        return Fetched(rebalances, {SEEN: read, CHANGELOG: read} if drop != "not active" else {CHANGELOG: read}), {SEEN} if drop == "not active" else None
 
     async def seek(tp: TP, offset: int) -> None:
         sought.append((tp, offset))
@@ -246,6 +278,19 @@ async def test_changelogs_whose_records_are_dropped_are_read_again(drop: str) ->
     made._wait_next_records, made.seek, made.perform_seek = fetched, seek, perform_seek
     assert [message async for message in made.getmany(1.0)] == []
     assert sought == [(CHANGELOG, 0)]
+
+
+def fetcher(positions: Mapping[TP, int] | None = None, **more: Any) -> Any:
+    """What of aiokafka's fetcher a thread looks at: nothing buffered, and the positions of partitions."""
+    states = {tp: SimpleNamespace(position=position, has_valid_position=True) for tp, position in (positions or {SEEN: 0, CHANGELOG: 0}).items()}
+    assigned = SimpleNamespace(state_value=states.get, tps=set(states))
+    return SimpleNamespace(_records={}, _subscriptions=SimpleNamespace(reassignment_in_progress=False, subscription=SimpleNamespace(assignment=assigned)), **more)
+
+
+def consumer_thread(of: ChunkedConsumer) -> ConsumerThread:
+    thread = ConsumerThread.__new__(ConsumerThread)
+    thread.consumer, thread.app, thread._reach = of, of.app, Reach()
+    return thread
 
 
 @pytest.mark.parametrize("when", ["before", "during", "over", "never"])
@@ -262,9 +307,8 @@ async def test_a_fetch_that_meets_a_rebalance_gives_its_source_records_back(monk
         return {SEEN: [record(7), record(8)], CHANGELOG: [record(1)]}
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
-    thread = ConsumerThread.__new__(ConsumerThread)
-    thread.consumer, thread.app = made, app
-    fetched = await thread._fetch_records(SimpleNamespace(_fetcher=SimpleNamespace(_records={}), seek=lambda *to: sought.append(to)), set())  # type: ignore[arg-type]
+    thread = consumer_thread(made)
+    fetched = await thread._fetch_records(SimpleNamespace(_fetcher=fetcher(), seek=lambda *to: sought.append(to)), set())  # type: ignore[arg-type]
     assert (set(fetched), sought) == (({SEEN, CHANGELOG}, []) if when == "never" else ({CHANGELOG}, [(SEEN, 7)]))
     assert fetched.rebalances == (2 if when == "during" else 1)
 
@@ -294,11 +338,33 @@ async def test_what_is_fetched_comes_without_its_bundles(monkeypatch: pytest.Mon
         return {SEEN: [Bundle([record(1), record(2)]), record(3)], CHANGELOG: [Bundle([record(1)])]}
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
-    thread = ConsumerThread.__new__(ConsumerThread)
-    thread.consumer = consumer()
-    thread.app = thread.consumer.app
-    fetched = await thread._fetch_records(SimpleNamespace(_fetcher=SimpleNamespace(_records={})), set())  # type: ignore[arg-type]
-    assert {tp: [one.offset for one in records] for tp, records in fetched.items()} == {SEEN: [1, 2, 3], CHANGELOG: [1]}
+    fetched = await consumer_thread(consumer())._fetch_records(SimpleNamespace(_fetcher=fetcher()), set())  # type: ignore[arg-type]
+    assert {tp: [one.offset for one in piece.records] for tp, piece in fetched.items()} == {SEEN: [1, 2, 3], CHANGELOG: [1]}
+
+
+async def test_pieces_of_a_changelog_tell_from_where_to_where_they_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions, not offsets of records: compaction leaves gaps. A fetch that finds nothing but a gap leaves it to the next; after a seek a piece begins there."""
+    reading = fetcher({CHANGELOG: 0})
+    state = reading._subscriptions.subscription.assignment.state_value(CHANGELOG)
+    steps: list[tuple[list[Any], int]] = []
+
+    async def fetch(*_args: Any) -> Any:
+        found, state.position = steps.pop(0)
+        return {CHANGELOG: found} if found else {}
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
+    thread = consumer_thread(consumer())
+
+    async def fetched(found: list[Any], position: int) -> tuple[int, int] | None:
+        steps.append((found, position))
+        pieces = await thread._fetch_records(SimpleNamespace(_fetcher=reading), {CHANGELOG})  # type: ignore[arg-type]
+        return (pieces[CHANGELOG].start, pieces[CHANGELOG].end) if pieces else None
+
+    assert await fetched([Bundle([record(2), record(3)])], 5) == (0, 5)
+    assert await fetched([], 8) is None
+    assert await fetched([Bundle([record(9)])], 10) == (5, 10)
+    state.position = 3
+    assert await fetched([Bundle([record(3)])], 5) == (3, 5)
 
 
 @pytest.mark.parametrize("comes", [True, False])
@@ -311,14 +377,12 @@ async def test_what_comes_while_the_consumer_waits_is_fetched_at_once(monkeypatc
         return {SEEN: [record(1)]} if waiter.done() and not waiter.cancelled() else {}
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
-    thread = ConsumerThread.__new__(ConsumerThread)
-    thread.consumer = consumer()
+    thread = consumer_thread(consumer())
     thread.consumer.flow_active = True
-    thread.app = thread.consumer.app
     if comes:
         asyncio.get_running_loop().call_later(0.01, waiter.set_result, None)
     began = asyncio.get_running_loop().time()
-    found = await thread._fetch_records(SimpleNamespace(_fetcher=SimpleNamespace(_records={}, _create_fetch_waiter=lambda: waiter)), {SEEN}, 5.0 if comes else 0.02)  # type: ignore[arg-type]
+    found = await thread._fetch_records(SimpleNamespace(_fetcher=fetcher(_create_fetch_waiter=lambda: waiter)), {SEEN}, 5.0 if comes else 0.02)  # type: ignore[arg-type]
     assert (set(found), asked, waiter.cancelled()) == (({SEEN} if comes else set()), [0, 0], not comes)
     assert asyncio.get_running_loop().time() - began < 2
 
