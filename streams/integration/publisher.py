@@ -6,8 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterable, Iterable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, UnknownTopicOrPartitionError
@@ -15,6 +14,7 @@ from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, Unknown
 from models.errors import Reject, Stop
 from streams.event_log import MOMENT_FIELD, TOPICS
 from streams.integration.checking import checked, without_datetimes
+from streams.integration.client import Client
 from streams.integration.landing import Landed, NotPublished
 from streams.integration.pipeline import Pipeline
 from streams.integration.refusals import REFUSED
@@ -32,7 +32,7 @@ STOP_SECONDS = 5.0
 """How long ``stop`` waits for what is on its way."""
 
 
-class EventPublisher:
+class EventPublisher(Client):
     """Writes events to Kafka: ``acks=all``, idempotent, keyed by ``variant_id``, each checked before it is sent.
 
     Use it as ``async with EventPublisher() as publisher``. One publisher serves any number of tasks of its event loop.
@@ -45,21 +45,10 @@ class EventPublisher:
             settings: Which Kafka, and the topics' prefix; from the environment when None.
             timeout_seconds: How long an event may take to be acknowledged.
         """
-        if settings is None:
-            from streams.settings import Settings
-
-            settings = Settings()
-        self._settings = settings
+        super().__init__(settings)
         self._timeout = timeout_seconds
         self._producer: AIOKafkaProducer | None = None
         self._known_topics: set[str] = set()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.stop()
 
     async def start(self) -> None:
         """Connect.

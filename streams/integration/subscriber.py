@@ -7,13 +7,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from models.errors import Reject, Retry, Stop
+from streams.integration.client import Client
 from streams.integration.kills import VariantKilled, parse_kill
 from streams.integration.refusals import REFUSED
 from streams.integration.seen import SeenIds
@@ -37,7 +37,7 @@ COMMIT_SECONDS = 1.0
 """Longest time that a kill the caller is done with goes uncommitted, while more are at hand."""
 
 
-class KillSubscriber:
+class KillSubscriber(Client):
     """An asynchronous iterator of kills: ``async with KillSubscriber(group_id="…") as kills: async for kill in kills: …``.
 
     Each ``kill_id`` comes once, however often it is on the topic: the latest 100,000 are remembered, and at the start, or when a
@@ -57,12 +57,8 @@ class KillSubscriber:
             from_beginning: Where to start without a position: with the oldest kill on the topic, or with those that come from now on.
             remember: How many kill ids to remember, > 0.
         """
-        if settings is None:
-            from streams.settings import Settings
-
-            settings = Settings()
-        self._settings = settings
-        self._topic = topic_name(settings, "variant_killed")
+        super().__init__(settings)
+        self._topic = topic_name(self._settings, "variant_killed")
         self._group_id = group_id
         self._from_beginning = from_beginning
         self._seen = SeenIds(remember)
@@ -73,13 +69,6 @@ class KillSubscriber:
         self._done: dict[TopicPartition, int] = {}
         self._committed_at = 0.0
         self._assigned = asyncio.Event()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.stop()
 
     async def start(self) -> None:
         """Connect and take position: a kill that happens after this has returned will come.
