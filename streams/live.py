@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import faust
 
 from models.monitor import PartitionMonitor
-from models.views import SessionView
+from models.views import Place, SessionView, place_of
 
 
 class Live:
@@ -27,9 +27,9 @@ class Live:
     def sessions_of(self, variant_id: str) -> list[SessionView]:
         """Return all sessions of the variant that this worker holds, ended ones too, the one posted last first."""
         found = [session.view(partition) for partition, monitor in self._monitors().items() for session in monitor.sessions.of(variant_id)]
-        return sorted(found, key=_newest_first, reverse=True)
+        return sorted(found, key=place_of, reverse=True)
 
-    def active(self, limit: int, after: tuple[int, str] | None) -> list[SessionView]:
+    def active(self, limit: int, after: Place | None) -> list[SessionView]:
         """Return active sessions, newest first by (start, session id), strictly after that pair; at most ``limit``."""
         candidates = [
             (session.posted_at, partition, session)
@@ -41,8 +41,8 @@ class Live:
         newest = heapq.nlargest(limit + tied, (posted_at for posted_at, _, _ in candidates))
         oldest_shown = newest[-1] if newest else 0
         views = [session.view(partition) for posted_at, partition, session in candidates if posted_at >= oldest_shown]
-        rest = [view for view in views if after is None or (view.started_at_us, view.session_id) < after]
-        return sorted(rest, key=_newest_first, reverse=True)[:limit]
+        rest = [view for view in views if after is None or place_of(view) < after]
+        return sorted(rest, key=place_of, reverse=True)[:limit]
 
     def active_count(self) -> int:
         """Return how many sessions are active here."""
@@ -70,7 +70,3 @@ class Live:
     @property
     def _distribution(self) -> Mapping[str, Mapping[str, list[int]]]:
         return self._app.assignor.changelog_distribution  # type: ignore[no-any-return]
-
-
-def _newest_first(view: SessionView) -> tuple[int, str]:
-    return view.started_at_us, view.session_id

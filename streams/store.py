@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 from uuid import UUID
@@ -20,15 +17,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from models.errors import Reject, Stop
-from models.moments import from_datetime, minutes, to_datetime
+from models.moments import from_datetime, to_datetime
 from models.records import ACTIVE, OUTCOMES, Base, ScheduledPost, VariantMonitoring, VariantPool
-from streams.database import classify, connection_parameters, create_engine, explain, explained, is_storable, ping
+from models.views import Place, SessionRecord
+from streams.database import connection_parameters, create_engine, explained, is_storable, ping
 from streams.settings import Settings
 
-__all__ = ["MAX_LIMIT", "Page", "SessionRecord", "Store", "classify", "create_engine", "explain", "explained", "migrate", "ping"]
+__all__ = ["MAX_LIMIT", "Store", "create_engine", "migrate", "ping"]
 
 MAX_LIMIT = 1_000
-"""Most sessions on a page."""
+"""Most sessions that are read at once."""
 
 _MIGRATION_LOCK = 0x6B696C6C  # any number that nobody else in this database uses
 # As the project's own table has it from the start.
@@ -38,45 +36,6 @@ FOR EACH ROW WHEN (NEW.status IN ('scheduled', 'retry_scheduled')) EXECUTE FUNCT
 """)
 _one_migration = threading.Lock()  # Alembic keeps its context in module globals
 _Row = sa.Row[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
-    """One row of ``variant_monitoring``. Moments (``_us``) are microseconds since the epoch, rates interactions per view."""
-
-    session_id: str
-    variant_id: str
-    persona_id: str
-    post_id: str
-    expected_engagement_rate: float
-    kill_threshold: float
-    min_interactions: int
-    timeout_minutes: float
-    started_at_us: int
-    ended_at_us: int | None
-    is_active: bool
-    was_killed: bool
-    outcome: str | None
-    kill_reason: str | None
-    final_engagement_rate: float | None
-    final_interaction_count: int | None
-    final_view_count: int | None
-    monitoring_metadata: dict[str, Any]
-    created_at_us: int
-    updated_at_us: int
-
-    @property
-    def deadline_us(self) -> int:
-        """When the monitoring window closes, exclusive."""
-        return self.started_at_us + minutes(self.timeout_minutes)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some sessions, newest first; ``next_cursor`` asks for those after them, and is None at the end."""
-
-    items: tuple[SessionRecord, ...]
-    next_cursor: str | None
 
 
 class Store:
@@ -96,39 +55,36 @@ class Store:
         rows = await self._rows(query)
         return _session(rows[0]) if rows else None
 
-    async def sessions(self, *, variant_id: str | None = None, persona_id: str | None = None, outcome: str | None = None, limit: int = 100, cursor: str | None = None) -> Page:
-        """A page of sessions, newest ``started_at`` first.
+    async def sessions(
+        self, *, variant_id: str | None = None, persona_id: str | None = None, outcome: str | None = None, limit: int = 100, after: Place | None = None
+    ) -> list[SessionRecord]:
+        """Sessions, newest ``started_at`` first.
 
         Args:
             variant_id: Only this variant's.
             persona_id: Only this persona's.
             outcome: ``killed``, ``timed_out``, ``stopped``, or ``active`` for those without an end.
-            limit: 1 to 1,000.
-            cursor: ``next_cursor`` of the page before. A session that starts meanwhile does not shift the pages.
+            limit: 1 to 1,000; no more are returned.
+            after: Only those that stand strictly after this place. A session that starts meanwhile does not shift them.
 
         Raises:
-            Reject: An unknown outcome, a limit out of range, or a cursor that no page gave.
+            Reject: An unknown outcome, or a limit out of range.
         """
         if not 1 <= limit <= MAX_LIMIT:
             raise Reject(f"must be 1 to {MAX_LIMIT}", "limit")
         table = VariantMonitoring
-        query = sa.select(table).order_by(table.started_at.desc(), table.session_id.desc()).limit(limit + 1)
+        query = sa.select(table).order_by(table.started_at.desc(), table.session_id.desc()).limit(limit)
         if outcome is not None:
             query = query.where(_outcome(outcome))
-        if cursor is not None:
-            query = query.where(sa.tuple_(table.started_at, table.session_id) < sa.tuple_(*_read_cursor(cursor)))
+        if after is not None:
+            query = query.where(sa.tuple_(table.started_at, table.session_id) < sa.tuple_(*_bound(after)))
         if not is_storable(variant_id, persona_id):
-            return Page((), None)
+            return []
         if variant_id is not None:
             query = query.where(table.variant_id == variant_id)
         if persona_id is not None:
             query = query.where(table.persona_id == persona_id)
-        found = [_session(row) for row in await self._rows(query)]
-        return Page(tuple(found[:limit]), _cursor(found[limit - 1]) if len(found) > limit else None)
-
-    async def active_sessions(self, *, limit: int = 100, cursor: str | None = None) -> Page:
-        """A page of the sessions without an end, newest first; bounds and errors as ``sessions``."""
-        return await self.sessions(outcome=ACTIVE, limit=limit, cursor=cursor)
+        return [_session(row) for row in await self._rows(query)]
 
     async def _rows(self, query: sa.Select[Any]) -> Sequence[_Row]:
         with explained():
@@ -180,6 +136,8 @@ def _check_columns(connection: sa.Connection) -> None:
 
 
 def _session(row: _Row) -> SessionRecord:
+    metadata: dict[str, Any] = row.monitoring_metadata
+    counts = metadata.get("counts")
     return SessionRecord(
         session_id=str(row.session_id),
         variant_id=row.variant_id,
@@ -198,8 +156,8 @@ def _session(row: _Row) -> SessionRecord:
         final_engagement_rate=row.final_engagement_rate,
         final_interaction_count=row.final_interaction_count,
         final_view_count=row.final_view_count,
-        monitoring_metadata=row.monitoring_metadata,
-        created_at_us=from_datetime(row.created_at),
+        policy=metadata.get("policy", "ratio"),
+        counts=counts if isinstance(counts, dict) else None,
         updated_at_us=from_datetime(row.updated_at),
     )
 
@@ -212,14 +170,6 @@ def _outcome(wanted: str) -> sa.ColumnElement[bool]:
     raise Reject(f"must be one of {', '.join((ACTIVE, *OUTCOMES))}", "outcome")
 
 
-def _cursor(last: SessionRecord) -> str:
-    return base64.urlsafe_b64encode(last.started_at_us.to_bytes(8, "big", signed=True) + UUID(last.session_id).bytes).decode()
-
-
-def _read_cursor(cursor: str) -> tuple[sa.BindParameter[Any], sa.BindParameter[Any]]:
-    try:
-        raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
-        started_at, session_id = to_datetime(int.from_bytes(raw[:8], "big", signed=True)), UUID(bytes=raw[8:])
-    except (UnicodeEncodeError, binascii.Error, ValueError, OverflowError):
-        raise Reject("is not a cursor of this list", "cursor") from None
-    return sa.literal(started_at, sa.DateTime(timezone=True)), sa.literal(session_id, sa.Uuid())
+def _bound(place: Place) -> tuple[sa.BindParameter[Any], sa.BindParameter[Any]]:
+    started_at_us, session_id = place
+    return sa.literal(to_datetime(started_at_us), sa.DateTime(timezone=True)), sa.literal(UUID(session_id), sa.Uuid())

@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from models.views import SessionView
-from streams.web.ports import LiveSessions, Place
-from streams.web.rendering import place_of
+from models.views import Place, SessionView, place_of
+from streams.web.ports import LiveSessions
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,18 @@ from dataclasses import asdict
 from typing import Any, Protocol
 from uuid import UUID
 
-from streams.web.inputs import to_cursor
-from streams.web.ports import Place, Recorded, SessionFilter
+from models.views import Place, SessionRecord
+from streams.web.ports import SessionFilter
 
 
 class Reads(Protocol):
-    """What ``streams.store.Store`` offers. Its cursors are those of ``inputs.to_cursor``."""
+    """What ``streams.store.Store`` offers."""
 
-    async def latest_session(self, variant_id: str, post_id: str | None = None) -> Any | None:
+    async def latest_session(self, variant_id: str, post_id: str | None = None) -> SessionRecord | None:
         """Return the session posted last, or that of ``post_id``."""
 
-    async def sessions(self, *, variant_id: str | None, persona_id: str | None, outcome: str | None, limit: int, cursor: str | None) -> Any:
-        """Return a page with ``items``."""
+    async def sessions(self, *, variant_id: str | None, persona_id: str | None, outcome: str | None, limit: int, after: Place | None) -> list[SessionRecord]:
+        """Return at most ``limit`` sessions, newest first, strictly after that place."""
 
 
 class Database:
@@ -41,15 +41,13 @@ class Database:
         self._audit = audit
         self._now_us = now_us
 
-    async def latest(self, variant_id: str, post_id: str | None) -> Recorded | None:
+    async def latest(self, variant_id: str, post_id: str | None) -> SessionRecord | None:
         """Return the variant's session that was posted last, or that of ``post_id``."""
-        row = await self._reads.latest_session(variant_id, post_id)
-        return None if row is None else _recorded(row)
+        return await self._reads.latest_session(variant_id, post_id)
 
-    async def sessions(self, wanted: SessionFilter, limit: int, after: Place | None) -> list[Recorded]:
+    async def sessions(self, wanted: SessionFilter, limit: int, after: Place | None) -> list[SessionRecord]:
         """Return at most ``limit`` sessions, newest first, strictly after that place."""
-        page = await self._reads.sessions(**asdict(wanted), limit=limit, cursor=None if after is None else to_cursor(after))
-        return [_recorded(row) for row in page.items]
+        return await self._reads.sessions(**asdict(wanted), limit=limit, after=after)
 
     async def ping(self) -> None:
         """Return if the database answers."""
@@ -69,30 +67,3 @@ class Database:
         """Add a row to the audit trail."""
         session = None if session_id is None else UUID(session_id)
         await self._audit(actor=actor, action=action, now_us=self._now_us(), variant_id=variant_id, session_id=session, request_id=UUID(request_id), facts=facts)
-
-
-def _recorded(row: Any) -> Recorded:
-    metadata = row.monitoring_metadata or {}
-    counts = metadata.get("counts")
-    return Recorded(
-        session_id=row.session_id,
-        variant_id=row.variant_id,
-        persona_id=row.persona_id,
-        post_id=row.post_id,
-        is_active=row.is_active,
-        outcome=row.outcome,
-        started_at_us=row.started_at_us,
-        ended_at_us=row.ended_at_us,
-        was_killed=row.was_killed,
-        kill_reason=row.kill_reason,
-        policy=metadata.get("policy", "ratio"),
-        expected_engagement_rate=row.expected_engagement_rate,
-        kill_threshold=row.kill_threshold,
-        min_interactions=row.min_interactions,
-        timeout_minutes=row.timeout_minutes,
-        counts=counts if isinstance(counts, dict) else None,
-        final_engagement_rate=row.final_engagement_rate,
-        final_interaction_count=row.final_interaction_count,
-        final_view_count=row.final_view_count,
-        updated_at_us=row.updated_at_us,
-    )

@@ -15,7 +15,7 @@ from aiohttp import web
 from models.errors import Reject
 from models.moments import YEAR_10000
 from models.strict_json import parse_json
-from streams.web.ports import Place
+from models.views import Place
 from streams.web.problems import Problem, invalid
 
 BODY_LIMIT = 64 * 1024
@@ -68,7 +68,7 @@ def limit_in(request: web.Request) -> int:
 
 
 def to_cursor(place: Place) -> str:
-    """Return the place as an opaque cursor; the database's lists have the same ones."""
+    """Return the place as an opaque cursor."""
     started_at_us, session_id = place
     return base64.urlsafe_b64encode(started_at_us.to_bytes(8, "big", signed=True) + uuid.UUID(session_id).bytes).decode()
 

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from models.errors import Retry, Stop
 from models.moments import DAY
-from models.views import SessionView
+from models.views import Place, SessionRecord, SessionView, place_of
 from streams.web.cluster import Cluster
 from streams.web.inputs import to_cursor
-from streams.web.ports import Place, Recorded, SessionFilter, StorePort
-from streams.web.rendering import Shown, place_of, show_live, show_recorded
+from streams.web.ports import SessionFilter, StorePort
+from streams.web.rendering import Shown, show_live, show_recorded
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -47,11 +47,11 @@ class Lookups:
         self._store = store
         self._now_us = now_us
 
-    async def record(self, variant_id: str, post_id: str | None) -> Recorded | None:
+    async def record(self, variant_id: str, post_id: str | None) -> SessionRecord | None:
         """Return the record of the session posted last, or of ``post_id``; raises ``Retry`` while PostgreSQL is away."""
         return await self._patiently(self._store.latest(variant_id, post_id))
 
-    async def recorded(self, wanted: SessionFilter, limit: int, after: Place | None) -> list[Recorded]:
+    async def recorded(self, wanted: SessionFilter, limit: int, after: Place | None) -> list[SessionRecord]:
         """Return at most ``limit`` records, newest first; raises ``Retry`` while PostgreSQL is away."""
         return await self._patiently(self._store.sessions(wanted, limit, after))
 
@@ -100,9 +100,9 @@ class Lookups:
         places = sorted(merged, reverse=True)
         return Listing([merged[place] for place in places[:limit]], to_cursor(places[limit - 1]) if len(places) > limit else None, is_complete)
 
-    async def _active_records(self, limit: int, after: Place | None, partitions: frozenset[int]) -> list[Recorded]:
+    async def _active_records(self, limit: int, after: Place | None, partitions: frozenset[int]) -> list[SessionRecord]:
         """Return active records of these partitions, which the database does not know of, so it is asked batch by batch."""
-        found: list[Recorded] = []
+        found: list[SessionRecord] = []
         for _ in range(_MOST_BATCHES):
             batch = await self.recorded(SessionFilter(outcome="active"), _BATCH, after)
             found += [record for record in batch if self._cluster.partition_of(record.variant_id) in partitions]
@@ -123,7 +123,7 @@ class Lookups:
         return Listing([item for item in items if item is not None and (wanted.outcome != "active" or item["is_active"])], next_cursor)
 
 
-def _better(view: SessionView | None, record: Recorded | None, now_us: int) -> Shown | None:
+def _better(view: SessionView | None, record: SessionRecord | None, now_us: int) -> Shown | None:
     """Show the later of two sessions; of the same one its record if that has the end, else what its owner holds."""
     if record is None or view is None:
         return show_live(view, now_us) if view is not None else show_recorded(record) if record is not None else None

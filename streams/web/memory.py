@@ -10,9 +10,8 @@ from models.engagement import KINDS
 from models.errors import Reject, Retry, Stop
 from models.ids import session_id
 from models.moments import minutes
-from models.views import SessionView
-from streams.web.ports import Place, Recorded, SessionFilter
-from streams.web.rendering import place_of
+from models.views import Place, SessionFacts, SessionRecord, SessionView, place_of
+from streams.web.ports import SessionFilter
 
 
 def view(variant_id: str, post_id: str = "post", *, partition: int = 0, started_at_us: int = 1_764_000_000_000_000, views: int = 0, likes: int = 0, **changes: Any) -> SessionView:
@@ -62,11 +61,10 @@ def ended(session: SessionView, outcome: str, reason: str, ended_at_us: int) -> 
     )
 
 
-def recorded(session: SessionView, updated_at_us: int = 1_764_000_300_000_000) -> Recorded:
+def recorded(session: SessionView, updated_at_us: int = 1_764_000_300_000_000) -> SessionRecord:
     """Return the record that the sink would have written of this session."""
-    names = set(Recorded.__dataclass_fields__) & set(SessionView.__dataclass_fields__)
-    values = {name: getattr(session, name) for name in names}
-    return Recorded(**{**values, "counts": None if session.is_active else session.counts, "updated_at_us": updated_at_us})
+    facts = {name: getattr(session, name) for name in SessionFacts.__dataclass_fields__}
+    return SessionRecord(**facts, counts=None if session.is_active else session.counts, updated_at_us=updated_at_us)
 
 
 class MemoryLive:
@@ -117,13 +115,13 @@ class MemoryStore:
     """``StorePort`` in memory; ``is_away`` makes every call fail like a stopped PostgreSQL, ``is_wrong`` like one without the tables."""
 
     def __init__(self) -> None:
-        self.records: dict[str, Recorded] = {}
+        self.records: dict[str, SessionRecord] = {}
         self.audits: list[dict[str, Any]] = []
         self.killed: dict[str, bool] = {}
         self.is_away = False
         self.is_wrong = False
 
-    def put(self, record: Recorded) -> None:
+    def put(self, record: SessionRecord) -> None:
         """Hold this record."""
         self.records[record.session_id] = record
 
@@ -133,13 +131,13 @@ class MemoryStore:
         if self.is_wrong:
             raise Stop("PostgreSQL: relation does not exist")
 
-    async def latest(self, variant_id: str, post_id: str | None) -> Recorded | None:
+    async def latest(self, variant_id: str, post_id: str | None) -> SessionRecord | None:
         """Return the session posted last, or that of ``post_id``."""
         self._ask()
         found = [record for record in self.records.values() if record.variant_id == variant_id and post_id in (None, record.post_id)]
         return max(found, key=place_of, default=None)
 
-    async def sessions(self, wanted: SessionFilter, limit: int, after: Place | None) -> list[Recorded]:
+    async def sessions(self, wanted: SessionFilter, limit: int, after: Place | None) -> list[SessionRecord]:
         """Return a page of records, newest first."""
         self._ask()
         found = [

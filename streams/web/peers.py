@@ -13,8 +13,8 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from models.views import Place
 from streams.web.cluster import PeerAnswer
-from streams.web.ports import Place
 from streams.web.rendering import view_from
 
 logger = logging.getLogger(__name__)

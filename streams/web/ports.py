@@ -6,36 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from models.views import SessionView
-
-Place = tuple[int, str]
-"""Where a session stands in a list that is newest first: (started_at in microseconds, session_id)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A session as the database holds it. Moments (``_us``) are microseconds since the epoch; counts are known only after the end."""
-
-    session_id: str
-    variant_id: str
-    persona_id: str
-    post_id: str
-    is_active: bool
-    outcome: str | None
-    started_at_us: int
-    ended_at_us: int | None
-    was_killed: bool
-    kill_reason: str | None
-    policy: str
-    expected_engagement_rate: float
-    kill_threshold: float
-    min_interactions: int
-    timeout_minutes: float
-    counts: Mapping[str, int] | None
-    final_engagement_rate: float | None
-    final_interaction_count: int | None
-    final_view_count: int | None
-    updated_at_us: int
+from models.views import Place, SessionRecord, SessionView
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +46,10 @@ class LiveSessions(Protocol):
 class StorePort(Protocol):
     """The database. Each call raises ``Retry`` while PostgreSQL is away."""
 
-    async def latest(self, variant_id: str, post_id: str | None) -> Recorded | None:
+    async def latest(self, variant_id: str, post_id: str | None) -> SessionRecord | None:
         """Return the variant's session that was posted last, or that of ``post_id``."""
 
-    async def sessions(self, wanted: SessionFilter, limit: int, after: Place | None) -> list[Recorded]:
+    async def sessions(self, wanted: SessionFilter, limit: int, after: Place | None) -> list[SessionRecord]:
         """Return at most ``limit`` sessions, newest first, strictly after that place."""
 
     async def ping(self) -> None:

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.moments import format_moment, minutes
-from models.views import SessionView
-from streams.web.ports import Place, Recorded
+from models.moments import format_moment
+from models.views import SessionFacts, SessionRecord, SessionView
 
 Shown = dict[str, Any]
-
-
-def place_of(session: SessionView | Recorded) -> Place:
-    """Return where the session stands in a list that is newest first."""
-    return session.started_at_us, session.session_id
 
 
 def show_live(view: SessionView, now_us: int) -> Shown:
@@ -32,11 +26,11 @@ def show_live(view: SessionView, now_us: int) -> Shown:
     }
 
 
-def show_recorded(record: Recorded) -> Shown:
+def show_recorded(record: SessionRecord) -> Shown:
     """Show a session as the database holds it; of an active one the counts are not known there (null)."""
     return {
         **_identity(record),
-        "deadline": format_moment(record.started_at_us + minutes(record.timeout_minutes)),
+        "deadline": format_moment(record.deadline_us),
         "view_count": record.final_view_count,
         "interaction_count": record.final_interaction_count,
         "engagement_rate": record.final_engagement_rate,
@@ -47,7 +41,7 @@ def show_recorded(record: Recorded) -> Shown:
     }
 
 
-def _identity(session: SessionView | Recorded) -> Shown:
+def _identity(session: SessionFacts) -> Shown:
     return {
         "variant_id": session.variant_id,
         "persona_id": session.persona_id,

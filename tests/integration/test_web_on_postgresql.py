@@ -17,7 +17,7 @@ from models import ids
 from models.errors import Reject, Retry, Stop
 from models.moments import SECOND
 from models.monitoring_record import MonitoringRecord
-from models.views import SessionView
+from models.views import SessionView, place_of
 from streams.audit import audit
 from streams.cleanup import revive
 from streams.clock import wall_clock
@@ -30,7 +30,6 @@ from streams.web.database import Database
 from streams.web.install import application_options, mount
 from streams.web.memory import MemoryLive, MemoryPublish, MemoryStore, ended, recorded, view
 from streams.web.ports import SessionFilter, StorePort
-from streams.web.rendering import place_of
 
 Api = tuple[aiohttp.ClientSession, MemoryLive]
 BEGUN = 1_700_000_000_000_000

@@ -112,12 +112,6 @@ def test_a_url_that_cannot_be_read_is_not_quoted(url: str):
         ({"limit": 0}, "limit"),
         ({"limit": MAX_LIMIT + 1}, "limit"),
         ({"outcome": "dead"}, "outcome"),
-        ({"cursor": ""}, "cursor"),
-        ({"cursor": "x"}, "cursor"),
-        ({"cursor": "é"}, "cursor"),
-        ({"cursor": "AAAA"}, "cursor"),
-        ({"cursor": "f" + "_" * 31}, "cursor"),
-        ({"cursor": "A" * 36}, "cursor"),
     ],
 )
 def test_a_question_that_makes_no_sense_is_refused_with_its_field(arguments: dict[str, object], field: str):

@@ -346,6 +346,15 @@ async def test_active_shows_the_records_of_partitions_nobody_answers_for(three: 
     assert all(item["live"] for item in body["items"])
 
 
+@pytest.mark.parametrize("path", ["active", "sessions"])
+async def test_a_page_that_is_just_full_is_the_last(world: World, ask: Client, path: str):
+    """No cursor to an empty page."""
+    for variant_id in ("v1", "v2"):
+        world.store.put(recorded(world.put(variant_id)))
+    assert (await ask("GET", f"{P}/{path}?limit=2"))[1]["next_cursor"] is None
+    assert (await ask("GET", f"{P}/{path}?limit=1"))[1]["next_cursor"] is not None
+
+
 async def test_active_is_empty_when_nothing_is(ask: Client):
     """An empty list, and no cursor."""
     assert (await ask("GET", f"{P}/active"))[1] == {"items": [], "next_cursor": None, "complete": True}
@@ -364,7 +373,7 @@ async def test_active_is_empty_when_nothing_is(ask: Client):
         ("limit=", "limit"),
         ("limit=" + "9" * 5000, "limit"),
     ]
-    + [(f"cursor={cursor}", "cursor") for cursor in ["", "x", "AAAA", "a" * 32, "%00", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]],
+    + [(f"cursor={cursor}", "cursor") for cursor in ["", "x", "%C3%A9", "AAAA", "a" * 32, "f" + "_" * 31, "%00", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]],
 )
 async def test_a_bad_limit_or_cursor_names_the_parameter(ask: Client, path: str, query: str, field: str):
     """422, whatever it holds."""
