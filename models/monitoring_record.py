@@ -150,6 +150,16 @@ def parse(value: bytes) -> MonitoringRecord:
     return _from_wire(wire)
 
 
+def parse_keyed(value: bytes | None, key: bytes | None) -> MonitoringRecord:
+    """Read a ``monitoring_record`` with its key, which has to be ``variant_id`` in UTF-8; errors as ``parse``."""
+    if value is None:
+        raise Reject("has no value")
+    record = parse(value)
+    if key != record.variant_id.encode():
+        raise Reject("the record's key differs from variant_id")
+    return record
+
+
 def _check_kind(wire: _Wire) -> None:
     """Refuse columns that contradict the kind, so that no half-ended session is ever written."""
     ended = wire.kind != "started"

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from models.errors import Reject, Retry, Stop
 from models.events import parse_interaction, parse_stop, parse_variant_posted
 from models.moments import format_moment
-from models.monitoring_record import parse as parse_monitoring_record
+from models.monitoring_record import parse_keyed
 from models.policy import Defaults
 from models.strict_json import parse_json
 from streams.event_log import MOMENT_FIELD, to_bytes
@@ -239,7 +239,4 @@ def _check(topic: str, value: bytes | None, key: bytes | None, now_us: int, defa
     elif topic == "monitoring_control":
         parse_stop(value, key)
     elif topic == "monitoring_record":
-        if value is None:
-            raise Reject("has no value")
-        if parse_monitoring_record(value).variant_id.encode() != key:
-            raise Reject("the record's key differs from variant_id")
+        parse_keyed(value, key)

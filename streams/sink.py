@@ -14,7 +14,7 @@ import faust
 from faust.types import TP
 
 from models.errors import Reject
-from models.monitoring_record import MonitoringRecord, parse
+from models.monitoring_record import MonitoringRecord, parse_keyed
 from streams.codec import dead_letter, microseconds
 from streams.crash_points import crash_point
 from streams.delivery import KafkaLog
@@ -101,7 +101,7 @@ class Sink:
         results: Counter[str] = Counter()
         for record in incoming:
             try:
-                message = _parse(record)
+                message = parse_keyed(record.value, record.key)
             except Reject as error:
                 await self._dead_letter(tp, record, str(error))
                 results["dead_letter"] += 1
@@ -119,15 +119,6 @@ class Sink:
     async def _dead_letter(self, tp: TP, record: Incoming, reason: str) -> None:
         key, value = dead_letter(tp.topic, tp.partition, record.offset, microseconds(record.timestamp), record.key, record.value, reason, self._clock())
         await self._log.append(self._dead_letter_topic, key, value)
-
-
-def _parse(record: Incoming) -> MonitoringRecord:
-    if record.value is None:
-        raise Reject("has no value")
-    message = parse(record.value)
-    if record.key != message.variant_id.encode():
-        raise Reject("the record's key differs from variant_id")
-    return message
 
 
 @dataclass(frozen=True, slots=True)

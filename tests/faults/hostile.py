@@ -452,6 +452,8 @@ def record_corpus() -> list[Case]:
         ("NaN in the metadata", {"monitoring_metadata": Token('{"x":NaN}')}, "not JSON"),
         ("1e999 in the metadata", {"monitoring_metadata": Token('{"x":1e999}')}, "out of range"),
         ("half a surrogate pair in the metadata", {"monitoring_metadata": Token('{"x":"\\ud800"}')}, "JSON"),
+        ("1e999 in a field nobody knows", {"later": {"x": [Token("1e999")]}}, "later: has a non-finite number"),
+        ("U+0000 in a field nobody knows", {"later": {"x": ["a\x00"]}}, "later: has U+0000"),
     ]
     found = []
     for number, (name, changes, reason) in enumerate(bad):

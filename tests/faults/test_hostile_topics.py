@@ -22,12 +22,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.errors import Reject
 from models.monitor import PartitionMonitor, Rejected
+from models.monitoring_record import parse_keyed
 from models.policy import Defaults
 from streams.folding import FOLDS
 from streams.local.child import free_port
 from streams.local.kafka import KafkaServer
 from streams.settings import Settings
-from streams.sink import _parse
 from tests.faults import hostile
 from tests.faults.hostile_judge import Partition
 from tests.faults.hostile_mutator import Mutator
@@ -136,7 +136,7 @@ def test_the_sink_takes_a_record_or_refuses_it_with_a_reason() -> None:
     wrong = []
     for case in hostile.record_corpus():
         try:
-            _parse(Record(case.topic, 0, NOW_MS, case.key, case.value))
+            parse_keyed(case.value, case.key)
         except Reject as error:
             if case.result == "kept" or case.reason not in str(error):
                 wrong.append(f"{case.name}: {error!s:.200}, has to be {case.result}, {case.reason}")
