@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from streams.database import connection_parameters
+from streams.loopback import is_loopback
 from streams.settings import Settings
-from streams.web.auth import is_loopback
 
 _ENCRYPTED = ("require", "verify-ca", "verify-full")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 from yarl import URL
 
 from models.errors import Stop
+from streams.loopback import is_loopback
 from streams.secret_files import read_secret
 from streams.settings import Settings
 
@@ -41,7 +41,7 @@ def target_of(settings: Settings) -> Target | None:
     if settings.outbound_url is None or not settings.outbound_url.get_secret_value().strip():
         return None
     url = _url(settings.outbound_url.get_secret_value().strip())
-    if url.scheme == "http" and not settings.outbound_allow_http and not _is_this_machine(url.host or ""):
+    if url.scheme == "http" and not settings.outbound_allow_http and not is_loopback(url.host or ""):
         raise Stop("EARLY_KILL_OUTBOUND_URL is plain HTTP to another machine: use https, or set EARLY_KILL_OUTBOUND_ALLOW_HTTP=true")
     return Target(SecretStr(str(url)), str(url.origin()), _secret(settings))
 
@@ -57,13 +57,6 @@ def _url(given: str) -> URL:
     if url.user is not None or url.password is not None:
         raise Stop("EARLY_KILL_OUTBOUND_URL must not hold a user or password: calls are signed with EARLY_KILL_OUTBOUND_SECRET")
     return url.with_fragment(None)
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
 
 
 def _secret(settings: Settings) -> SecretStr:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from models.errors import Stop
+from streams.loopback import is_loopback
 from streams.settings import Settings
 from streams.web.problems import Problem
 from streams.web.tokens import Scope, Tokens, digest
 
-__all__ = ["CALLER", "Caller", "Gate", "Scope", "check_bind", "is_loopback"]
+__all__ = ["CALLER", "Caller", "Gate", "Scope", "check_bind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +70,6 @@ class Gate:
                 403, f"This token does not grant the scope `{needed.name.lower()}`.", headers={"WWW-Authenticate": 'Bearer realm="early-kill", error="insufficient_scope"'}
             )
         return caller
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether a server bound to ``host`` is reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def check_bind(settings: Settings) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 from aiohttp import web
 from yarl import URL
 
+from streams.loopback import is_loopback
 from streams.settings import Settings
-from streams.web.auth import CALLER, Caller, Gate, Scope, is_loopback
+from streams.web.auth import CALLER, Caller, Gate, Scope
 from streams.web.inputs import BODY, read_body
 from streams.web.problems import REQUEST_ID, Answer, Problem, answer_problems
 from streams.web.repeats import Answers, answer_once
