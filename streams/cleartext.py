@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from streams.addresses import is_loopback
 from streams.database import connection_parameters
-from streams.loopback import is_loopback
 from streams.settings import Settings
 
 _ENCRYPTED = ("require", "verify-ca", "verify-full")

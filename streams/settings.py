@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import Stop
 from models.policy import Defaults
+from streams.addresses import base_url
 from streams.secret_files import read_secret, read_tokens
 
 _SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
@@ -173,4 +174,4 @@ class Settings(BaseSettings):
     @property
     def advertised_url(self) -> str:
         """Where the other workers reach this one's HTTP API."""
-        return self.web_url or f"http://{self.web_host}:{self.web_port}"
+        return self.web_url or base_url(self.web_host, self.web_port)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from streams.addresses import base_url
 from streams.local.child import LOOPBACK, Child
 
 READY_FILE_VARIABLE = "EARLY_KILL_READY_FILE"
@@ -59,12 +60,12 @@ class WorkerProcess:
     @property
     def url(self) -> str:
         """Base URL of its HTTP API."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.web_port}"
+        return base_url(self.host, self.web_port)
 
     @property
     def metrics_url(self) -> str:
         """Where it serves its metrics."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.web_port or self.sink_port}/metrics"
+        return base_url(self.host, self.web_port or self.sink_port) + "/metrics"
 
     def start(self) -> None:
         """Start it and return at once."""

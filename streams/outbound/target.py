@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from models.errors import Stop
-from streams.loopback import is_loopback
+from streams.addresses import is_loopback
 from streams.secret_files import read_secret
 from streams.settings import Settings
 

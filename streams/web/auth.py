@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from models.errors import Stop
-from streams.loopback import is_loopback
+from streams.addresses import is_loopback
 from streams.settings import Settings
 from streams.web.problems import Problem
 from streams.web.tokens import Scope, Tokens, digest

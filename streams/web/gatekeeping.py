@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 from yarl import URL
 
-from streams.loopback import is_loopback
+from streams.addresses import is_loopback
 from streams.settings import Settings
 from streams.web.auth import CALLER, Caller, Gate, Scope
 from streams.web.inputs import BODY, read_body

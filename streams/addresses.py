@@ -1,4 +1,4 @@
-"""Which addresses are this machine's own, and no other's."""
+"""Addresses of servers: which are this machine's own, and how a URL names them."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def base_url(host: str, port: int | None) -> str:
+    """Return the URL of an HTTP server; an IPv6 address stands in brackets there."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
