@@ -69,7 +69,6 @@ Text = Annotated[str, Strict()]
 Identifier = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200), AfterValidator(_no_control_characters)]
 EventId = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200)]
 Number = Annotated[float, Strict(), Field(gt=0, le=1)]
-Integer = Annotated[int, Strict()]
 Total = Annotated[int, Strict(), Field(ge=0, le=TOTAL_LIMIT)]
 Moment = Annotated[str | int | float | None, BeforeValidator(_moment)]
 
@@ -183,8 +182,6 @@ class Stop:
 
     variant_id: str
     post_id: str | None = None
-    request_id: str | None = None
-    requested_by: str | None = None
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -294,4 +291,4 @@ def parse_interaction(value: bytes | None, key: bytes | None, append_us: int) ->
 def parse_stop(value: bytes | None, key: bytes | None) -> Stop:
     """Read a ``monitoring_control`` record; errors as in ``parse_variant_posted``."""
     message = _validate(StopMessage, value, key)
-    return Stop(message.variant_id, message.post_id, message.request_id, message.requested_by)
+    return Stop(message.variant_id, message.post_id)

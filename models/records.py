@@ -18,10 +18,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 ACTIVE = "active"
-KILLED = "killed"
-RUNNABLE = ("scheduled", "retry_scheduled")
-"""Statuses of a post that a publisher would still pick up."""
-
 CALL_STATES = ("pending", "confirmed", "given_up", "withdrawn")
 """States of an outbound call; only ``pending`` ones are sent."""
 

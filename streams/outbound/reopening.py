@@ -12,8 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from models.moments import format_moment, from_datetime
 from streams.database import explained
 
-MOST_LISTED = 10_000
-
 # The newest calls in some states; without what only the receiver is told.
 _LIST = text("""
 SELECT id, event, variant_id, kill_id, session_id, idempotency_key, target, state, attempts, last_status, last_error, created_at, finished_at,

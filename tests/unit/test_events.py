@@ -89,7 +89,7 @@ def test_what_is_given_is_taken() -> None:
     event = interaction({**VIEW, "count": 3, "post_id": "q", "occurred_at": APPENDED // 1_000 - 1, "event_id": "e", "source": "s", "schema_version": 1})
     assert (event.count, event.post_id, event.occurred_at, event.event_id) == (3, "q", APPENDED - 1_000, "e")
     assert interaction({**SNAPSHOT, "totals": {"likes": 2, "saves": 10**12, "views": None, "hugs": "many"}}).totals == (None, 2, None, None, None, None, None, 10**12)
-    assert stopped({**STOP, "post_id": "q", "request_id": "r", "requested_by": "me", "requested_at": "now", "schema_version": 1}) == Stop("v", "q", "r", "me")
+    assert stopped({**STOP, "post_id": "q", "request_id": "r", "requested_by": "me", "requested_at": "now", "schema_version": 1}) == Stop("v", "q")
 
 
 @all_topics
