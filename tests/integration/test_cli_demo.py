@@ -43,11 +43,13 @@ def test_the_demo_shows_a_kill_with_its_why_and_ends_at_ctrl_c(servers_home: Pat
         errors.seek(0)
         said = errors.read()
     assert page == f"Watch it live: {ports[2].replace('--web-port=', 'http://127.0.0.1:')}/\n", said
-    assert re.fullmatch(
-        r"\d\d:\d\d:\d\d  KILLED  [a-z-]+-00-\d+  \|  Below 50% of expected engagement rate  \|  [12]\.\d{3}% against [23]\.\d{3}% \(\d+ of [\d,]+ views\)"
+    line = re.fullmatch(
+        r"\d\d:\d\d:\d\d  KILLED  [a-z-]+-00-\d+  \|  Below 50% of expected engagement rate  \|  (\d\.\d{3})% against (\d\.\d{3})% \(\d+ of [\d,]+ views\)"
         r"  \|  \d+\.\d s after it was posted  \|  [1-4] scheduled posts? cancelled\n",
         kill,
-    ), (kill, said)
+    )
+    assert line is not None, (kill, said)
+    assert 0 < float(line[1]) < float(line[2]) / 2 + 0.001, kill
     assert process.returncode == 0
     assert "Traceback" not in said
     assert time.monotonic() - started < 20
