@@ -5,8 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 
-from models.ids import event_hash
-
 REMEMBERED = 100_000
 """A session remembers at least this many of its last event ids. Source: contract, section 3.2."""
 TAIL = 32
@@ -56,10 +54,6 @@ class EventIds:
             known.add(value)
         self.tail.append(value)
         return True
-
-    def knows(self, event_id: str) -> bool:
-        """Tell whether ``event_id`` has counted."""
-        return event_hash(event_id) in (self.tail if self.known is None else self.known)
 
     def packed_tail(self) -> bytes:
         """Return the hashes that no segment holds, 8 bytes each."""

@@ -45,7 +45,6 @@ class Waiting:
 
     Attributes:
         count: How many wait now.
-        count_restored: How many of them an earlier process has read.
     """
 
     _by_variant: dict[str, deque[Waiter]] = field(default_factory=dict)
@@ -55,7 +54,6 @@ class Waiting:
     _changed: set[tuple[str, int]] = field(default_factory=set)
     _restored: set[int] = field(default_factory=set)
     count: int = 0
-    count_restored: int = 0
 
     def add(self, waiter: Waiter) -> None:
         """Let ``waiter`` wait, behind those already there."""
@@ -68,7 +66,6 @@ class Waiting:
         else:
             self._segments.setdefault((variant_id, waiter.segment), []).append(waiter)
         if waiter.restored:
-            self.count_restored += 1
             self._restored.add(waiter.offset)
 
     def holds(self, offset: int) -> bool:
@@ -101,8 +98,6 @@ class Waiting:
     def _remove(self, waiter: Waiter) -> None:
         waiter.gone = True
         self.count -= 1
-        if waiter.restored:
-            self.count_restored -= 1
         variant_id = waiter.event.variant_id
         if waiter.segment is not None:
             self._changed.add((variant_id, waiter.segment))

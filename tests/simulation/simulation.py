@@ -181,7 +181,12 @@ def _note(run: Run, life: Life) -> None:
     run.redelivered += life.tally.results[Result.REDELIVERED]
     run.unacknowledged += life.log.failed
     run.strays += life.log.strayed
-    run.restored += sum(monitor.waiting.count_restored for monitor in life.monitors)
+    run.restored += _restored(life)
+
+
+def _restored(life: Life) -> int:
+    """How many wait that an earlier process has read."""
+    return sum(waiter.restored and not waiter.gone for monitor in life.monitors for waiters in monitor.waiting._by_variant.values() for waiter in waiters)
 
 
 def _pin(run: Run) -> None:
@@ -196,7 +201,7 @@ def _pin(run: Run) -> None:
 
 def _check_accounts(life: Life) -> None:
     tally = life.tally
-    waiting = sum(monitor.waiting.count - monitor.waiting.count_restored for monitor in life.monitors)
+    waiting = sum(monitor.waiting.count for monitor in life.monitors) - _restored(life)
     claim(tally.results[Result.WAITING] - tally.resolved_own == waiting, "each waiting record gets one final result", tally.results, tally.resolved, waiting)
 
 
