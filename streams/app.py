@@ -7,10 +7,12 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NoReturn
 
 import faust
+from aiokafka.errors import KafkaError
 
 from models.errors import EarlyKillError, Retry, Stop
 from streams.audit import audit
@@ -38,11 +40,28 @@ CHECK_PAUSE_SECONDS = 2.0
 
 
 class Worker(faust.Worker):  # type: ignore[misc]
-    """Faust's worker, without its spinner, and under the name it was started with."""
+    """Faust's worker, without its spinner, and under the name it was started with.
 
-    def __init__(self, app: faust.App, **options: Any) -> None:
+    Args:
+        app: What it runs.
+        fail: Called with what makes it impossible to go on, in Faust's own services; must not return to business.
+        options: More of Faust's.
+    """
+
+    def __init__(self, app: faust.App, fail: Callable[[BaseException], None], **options: Any) -> None:
         super().__init__(app, loglevel="INFO", redirect_stdouts=False, override_logging=False, **options)
         self.spinner = None
+        self._fail = fail
+
+    async def start(self) -> None:
+        """Start, and run until it is stopped."""
+        try:
+            await super().start()
+        except Exception as error:  # noqa: BLE001 - Faust would end with a traceback
+            self._fail(error)
+
+    def _crash(self, reason: BaseException) -> None:
+        self._fail(reason)
 
     def _setproctitle(self, info: str, *, ident: str = "") -> None:
         """Keep the command line: a supervisor knows its processes by it."""
@@ -74,7 +93,7 @@ def run_worker(settings: Settings, role: Role) -> int:
     app = _monitor(settings, web_options) if role == "monitor" else sink_app(settings, _fail, partial(_ready, settings))
     log.info("%s starts, consumer group %s", role, app.conf.id)
     try:
-        Worker(app, loop=loop).execute_from_commandline()
+        Worker(app, _fail, loop=loop).execute_from_commandline()
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else 1
     return 0
@@ -125,6 +144,8 @@ def _fail(error: BaseException) -> NoReturn:
     """Leave at once, committing nothing: what is not durable is done again after the restart."""
     if isinstance(error, EarlyKillError):
         log.critical("stopped: %s", error)
+    elif isinstance(error, KafkaError):
+        log.critical("stopped: Kafka fails with %s: %s", type(error).__name__, error)
     else:
         log.critical("stopped by an internal error", exc_info=error)
     logging.shutdown()

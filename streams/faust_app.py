@@ -8,11 +8,13 @@ import faust
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.types.auth import AuthProtocol, SASLMechanism
 
+from streams.patience import WaitingTables, WaitingTransport
 from streams.settings import Settings
 from streams.topics import kafka_client_options
-from streams.transport import ChunkedTransport
 
 COMMIT_SECONDS = 0.5
+REQUEST_SECONDS = 30.0
+"""How long an answer of Kafka may take; Faust's producer would wait 20 minutes."""
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -45,14 +47,16 @@ def create_app(settings: Settings, app_id: str, **options: Any) -> faust.App:
             "consumer_max_fetch_size": 4 << 20,
             "broker_session_timeout": settings.session_timeout_seconds,
             "broker_heartbeat_interval": settings.session_timeout_seconds / 3,
-            "broker_request_timeout": 30.0,
+            "broker_request_timeout": REQUEST_SECONDS,
+            "producer_request_timeout": REQUEST_SECONDS,
             "broker_commit_interval": COMMIT_SECONDS,
             "stream_wait_empty": False,
             "web_enabled": False,
+            "TableManager": WaitingTables,
             **options,
         },
     )
-    app.transport = ChunkedTransport(app.conf.broker, app)
+    app.transport = app.producer_transport = WaitingTransport(app.conf.broker, app)
     return app
 
 

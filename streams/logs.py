@@ -6,10 +6,25 @@ import logging
 import sys
 
 import structlog
+from aiokafka.errors import KafkaError
 
 from streams.settings import Settings
 
-_QUIET = ("faust", "mode", "aiokafka", "kafka", "aiohttp", "sqlalchemy", "alembic", "asyncio", "streams.faust_app", "streams.transport", "streams.tables", "streams.web.server")
+_QUIET = (
+    "faust",
+    "mode",
+    "aiokafka",
+    "kafka",
+    "aiohttp",
+    "sqlalchemy",
+    "alembic",
+    "asyncio",
+    "streams.faust_app",
+    "streams.patience",
+    "streams.transport",
+    "streams.tables",
+    "streams.web.server",
+)
 """Libraries, and our subclasses of theirs, whose warnings are worth a line and whose progress is not."""
 
 
@@ -28,6 +43,7 @@ def configure_logging(settings: Settings) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers])
     out = logging.StreamHandler(sys.stderr)
     out.setFormatter(formatter)
+    out.addFilter(_without_trace)
     root = logging.getLogger()
     root.handlers[:] = [out]
     root.setLevel(settings.log_level)
@@ -35,3 +51,10 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.getLogger("mode.timers").setLevel(logging.ERROR)  # a commit that takes longer than the pause to the next is no news
     logging.raiseExceptions = False  # a full disk or a closed pipe behind stderr must not stop the work
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    """Keep the line in which a library tells of Kafka's error, without where it was raised: that says nothing about an outage."""
+    if record.exc_info and isinstance(record.exc_info[1], KafkaError):
+        record.exc_info = None
+    return True

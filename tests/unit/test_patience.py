@@ -1,0 +1,131 @@
+"""A worker that starts while Kafka goes away waits for it, and ends with one line if that cannot help."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, TopicAuthorizationFailedError
+
+from streams import patience
+from streams.app import Worker
+from streams.faust_app import create_app
+from streams.logs import _without_trace
+from streams.patience import WaitingProducer, WaitingThread, until_it_answers
+from streams.settings import Settings
+
+
+class Kafka:
+    """Fails as told, then answers with the number of the question."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self._failures = list(failures)
+        self.asked = 0
+
+    async def ask(self) -> int:
+        self.asked += 1
+        if self._failures:
+            raise self._failures.pop(0)
+        return self.asked
+
+
+@pytest.fixture(autouse=True)
+def paused(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long it has paused; which takes no time."""
+    sleep, pauses = asyncio.sleep, list[float]()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(patience, "asyncio", SimpleNamespace(sleep=pause))
+    return pauses
+
+
+async def test_kafka_is_asked_until_it_answers(caplog: pytest.LogCaptureFixture, paused: list[float]):
+    """With one line however often it fails, whether nobody listens, the answer takes too long or the broker is not itself yet."""
+    kafka = Kafka(KafkaConnectionError("nobody there"), KafkaTimeoutError(), *(NodeNotReadyError() for _ in range(4)))
+    assert await until_it_answers(kafka.ask) == 7
+    assert [record.getMessage() for record in caplog.records] == ["waiting for Kafka: KafkaConnectionError: nobody there"]
+    assert paused == [0.5, 1, 2, 4, 4, 4]
+
+
+@pytest.mark.parametrize("error", [TopicAuthorizationFailedError(), IllegalStateError("rebalanced"), ValueError()])
+async def test_what_waiting_does_not_mend_is_raised(error: Exception):
+    """At once."""
+    with pytest.raises(type(error)):
+        await until_it_answers(Kafka(error).ask)
+
+
+async def test_nobody_waits_for_an_answer_that_is_not_wanted_any_more():
+    """A worker that is told to leave leaves."""
+    kafka = Kafka(KafkaConnectionError(), KafkaConnectionError())
+    assert await until_it_answers(kafka.ask, lambda: kafka.asked == 2) is None
+
+
+async def test_the_fetching_thread_waits():
+    """It connects after the others, so Kafka may be gone again by then."""
+    thread, kafka = WaitingThread.__new__(WaitingThread), Kafka(KafkaConnectionError())
+    thread.thread_loop = asyncio.get_running_loop()
+    thread._create_consumer = lambda **_: SimpleNamespace(start=kafka.ask)
+    thread._stopped = thread._crashed = asyncio.Event()
+    await thread.on_start()
+    assert kafka.asked == 2
+
+
+async def test_a_topic_is_created_when_a_broker_is_known():
+    """Faust takes a Kafka that has just started, and knows itself not yet, for one that cannot be used at all."""
+    made, brokers, created = WaitingProducer.__new__(WaitingProducer), [], []
+
+    async def look() -> bool:
+        brokers.append("one more look")
+        return len(brokers) == 2
+
+    async def create(*arguments: Any, **_: Any) -> None:
+        created.append(arguments[3])
+
+    made._producer = SimpleNamespace(client=SimpleNamespace(cluster=SimpleNamespace(brokers=lambda: brokers[1:]), force_metadata_update=look))
+    made.app = SimpleNamespace(conf=SimpleNamespace(topic_allow_declare=True))
+    made.transport = SimpleNamespace(_create_topic=lambda *arguments, **options: create(None, *arguments, **options))
+    await made.create_topic("changelog", 4, 1)
+    assert created == ["changelog"]
+
+
+async def test_a_recovery_outlives_a_long_outage():
+    """Faust's own takes the end of its patience for the end of the worker."""
+    app = create_app(Settings(), "patience")
+    assert app.transport is app.producer_transport
+    recovery = app.tables.recovery
+    await recovery._wait(asyncio.sleep(0.02), timeout=0.001)
+    kafka = Kafka(KafkaTimeoutError())
+
+    async def highwaters(*_: object) -> dict[object, int]:
+        await kafka.ask()
+        return {"tp": 7}
+
+    recovery._highwater_logtable = lambda *_, **__: ""
+    await recovery._build_highwaters(SimpleNamespace(highwaters=highwaters), {"tp"}, recovery.active_highwaters, "active")
+    assert recovery.active_highwaters == {"tp": 6}
+
+
+async def test_what_makes_faust_crash_ends_the_worker():
+    """Whoever is handed it says so in one line; Faust would tell of it in a hundred."""
+    told: list[BaseException] = []
+    worker, error = Worker(create_app(Settings(), "crashes"), told.append), KafkaConnectionError()
+    worker._crash(error)
+    assert told == [error]
+
+
+def test_an_error_of_kafka_is_logged_without_its_trace():
+    """Any other keeps it."""
+
+    def record(error: Exception) -> logging.LogRecord:
+        return logging.LogRecord("faust", logging.ERROR, "", 0, "Crashed", (), (type(error), error, None))
+
+    outage, other = record(KafkaConnectionError()), record(ValueError())
+    assert _without_trace(outage)
+    assert _without_trace(other)
+    assert (outage.exc_info, other.exc_info is None) == (None, False)
