@@ -67,7 +67,7 @@ def _facts(fate: Fate, row: Row) -> Iterator[tuple[str, Any, Any]]:
     yield "started_at", row["started_at"].astimezone(UTC), _moment(fate.posted_at)
     yield "ended_at", row["ended_at"] and row["ended_at"].astimezone(UTC), _moment(fate.ended_at)
     if fate.outcome == "stopped":  # its counts are those read before the stop: any part of them
-        yield "whether it has more views than there were", row["final_view_count"] > fate.views, False
+        yield "whether it has more views than there were", (row["final_view_count"] or 0) > fate.views, False
         return
     yield "final_view_count", row["final_view_count"], fate.views
     yield "final_interaction_count", row["final_interaction_count"], fate.interactions

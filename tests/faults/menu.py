@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
+from typing import LiteralString
 
 import psycopg
 from aiokafka.errors import KafkaError
@@ -16,6 +18,7 @@ from psycopg import sql
 from streams.crash_points import MONITOR_POINTS, SINK_POINTS, VARIABLE
 from tests.faults.proxy import Proxy
 from tests.faults.stage import Stage
+from tests.integration.system import Worker
 
 KAFKA_AWAY = r"Kafka does not take records|[Hh]eartbeat|Unable to|[Cc]onnection|disconnected|timed? ?out|coordinator"
 POSTGRESQL_AWAY = r"PostgreSQL takes no records"
@@ -66,27 +69,31 @@ async def sink_killed(stage: Stage, chance: Random) -> Bite:  # noqa: ARG001 - e
 async def worker_dies_at_a_place(stage: Stage, chance: Random) -> Bite:
     worker = chance.choice(stage.workers)
     points = SINK_POINTS if worker is stage.system.sink else MONITOR_POINTS
-    order = f"{chance.choice(list(points))}:{chance.randint(1, 3)}"
+    return await dies_at(stage, worker, f"{chance.choice(list(points))}:{chance.randint(1, 3)}", 8)
+
+
+async def dies_at(stage: Stage, worker: Worker, order: str, seconds: float) -> Bite:
+    """Kill a worker that is started again then, to die at the place in ``order`` if it comes there in time."""
     bite = _saw(stage, f"dies at {order}")
     worker._environment[VARIABLE] = order
-    worker.kill()  # and is started again by the keeper, to die there
-    await asyncio.sleep(8)
+    worker.kill()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not bite():
+        await asyncio.sleep(0.1)
     del worker._environment[VARIABLE]
     return bite
 
 
 async def monitor_stood_still(stage: Stage, chance: Random) -> Bite:
-    worker, bite = chance.choice(stage.system.monitors), _saw(stage, "stood still for")
-    if worker.is_running:
-        worker.signal(signal.SIGSTOP)
-        await asyncio.sleep(8)
-        worker.signal(signal.SIGCONT)
-        await asyncio.sleep(1)
-    return bite
+    return await _stood_still(stage, chance.choice(stage.system.monitors), "stood still for")
 
 
 async def sink_stood_still(stage: Stage, chance: Random) -> Bite:  # noqa: ARG001 - every fault is given it
-    worker, bite = stage.system.sink, _saw(stage, r"stood still for|[Hh]eartbeat|\bready\b")  # it says so after each rebalance
+    return await _stood_still(stage, stage.system.sink, r"stood still for|[Hh]eartbeat|\bready\b")  # it says so after each rebalance
+
+
+async def _stood_still(stage: Stage, worker: Worker, pattern: str) -> Bite:
+    bite = _saw(stage, pattern)
     if worker.is_running:
         worker.signal(signal.SIGSTOP)
         await asyncio.sleep(8)
@@ -151,10 +158,9 @@ def _database(stage: Stage) -> str:
     return stage.system.settings.database_url.get_secret_value().rsplit("/", 1)[1]
 
 
-def _as_superuser(stage: Stage, *statements: str) -> None:
+def _alter_database(stage: Stage, change: LiteralString) -> None:
     with psycopg.connect(stage.servers.postgres.superuser_url, autocommit=True, connect_timeout=5) as connection:
-        for statement in statements:
-            connection.execute(sql.SQL(statement).format(sql.Identifier(_database(stage))))  # type: ignore[arg-type]
+        connection.execute(sql.SQL("ALTER DATABASE {} " + change).format(sql.Identifier(_database(stage))))
         connection.execute(TERMINATE, [_database(stage)])
 
 
@@ -186,20 +192,17 @@ async def postgresql_backend_killed(stage: Stage, chance: Random) -> Bite:
     return lambda: "one of our backends; the postmaster reset all" if pids else None
 
 
-async def postgresql_read_only(stage: Stage, chance: Random) -> Bite:
-    bite = _saw(stage, POSTGRESQL_AWAY)
-    _as_superuser(stage, "ALTER DATABASE {} SET default_transaction_read_only = on")
-    await asyncio.sleep(chance.uniform(2, 5))
-    _as_superuser(stage, "ALTER DATABASE {} RESET default_transaction_read_only")
-    return bite
+def _altered(change: LiteralString, back: LiteralString) -> Fault:
+    """Change the database for some seconds, then back; both as ``ALTER DATABASE`` takes it."""
 
+    async def altered(stage: Stage, chance: Random) -> Bite:
+        bite = _saw(stage, POSTGRESQL_AWAY)
+        _alter_database(stage, change)
+        await asyncio.sleep(chance.uniform(2, 5))
+        _alter_database(stage, back)
+        return bite
 
-async def postgresql_takes_no_connection(stage: Stage, chance: Random) -> Bite:
-    bite = _saw(stage, POSTGRESQL_AWAY)
-    _as_superuser(stage, "ALTER DATABASE {} CONNECTION LIMIT 0")
-    await asyncio.sleep(chance.uniform(2, 5))
-    _as_superuser(stage, "ALTER DATABASE {} CONNECTION LIMIT -1")
-    return bite
+    return altered
 
 
 async def postgresql_rows_locked(stage: Stage, chance: Random) -> Bite:
@@ -280,8 +283,8 @@ SERVER_FAULTS: dict[str, Fault] = {
     "PostgreSQL crashed": postgresql_crashed,
     "PostgreSQL restarted": postgresql_restarted,
     "PostgreSQL backend killed": postgresql_backend_killed,
-    "PostgreSQL read-only": postgresql_read_only,
-    "PostgreSQL takes no connection": postgresql_takes_no_connection,
+    "PostgreSQL read-only": _altered("SET default_transaction_read_only = on", "RESET default_transaction_read_only"),
+    "PostgreSQL takes no connection": _altered("CONNECTION LIMIT 0", "CONNECTION LIMIT -1"),
     "PostgreSQL rows locked": postgresql_rows_locked,
     **{f"network to Kafka {name}": fault for name, fault in _network(lambda stage: stage.servers.kafka_proxy, 20_000, 5).items()},
     **{f"network to PostgreSQL {name}": fault for name, fault in _network(lambda stage: stage.servers.postgres_proxy, 2_000, 5).items()},

@@ -60,8 +60,21 @@ def _summed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
-async def run_schedule(servers: Servers, home: Path, seed: int, size: Size, monitors: int = 2, without: str | None = None, only: str = "") -> Report:
-    """Run the schedule of ``seed``; ``without`` names a safeguard to take out of the workers (``sabotage/sitecustomize.py``), ``only`` is a pattern of faults to choose from."""
+Lanes = Mapping[str, Mapping[str, Fault]]
+"""Faults by name, that come one after the other; for each of the lanes, that run beside each other."""
+
+
+def lanes(only: str = "") -> Lanes:
+    """Return all faults of the menu in whose names the pattern ``only`` is."""
+    chosen = {lane: {name: faults[name] for name in faults if re.search(only, name)} for lane, faults in (("workers", WORKER_FAULTS), ("servers", SERVER_FAULTS))}
+    return {lane: faults for lane, faults in chosen.items() if faults}
+
+
+ALL = lanes()
+
+
+async def run_schedule(servers: Servers, home: Path, seed: int, size: Size, *, monitors: int = 2, without: str | None = None, faults: Lanes = ALL) -> Report:
+    """Run the schedule of ``seed``, made of these ``faults``; ``without`` names a safeguard to take out of the workers (``sabotage/sitecustomize.py``)."""
     sabotage = {"PYTHONPATH": str(Path(__file__).with_name("sabotage")), "SABOTAGE": without} if without else {}
     report, began = Report(seed), time.monotonic()
     async with staged(servers, home, monitors, **sabotage) as stage:
@@ -70,9 +83,7 @@ async def run_schedule(servers: Servers, home: Path, seed: int, size: Size, moni
         stage.keep()
         sender = Sender(stage.system.settings.kafka_bootstrap_servers, stage.system.settings.topic_prefix)
         until = time.monotonic() + size.seconds
-        chosen = [(lane, {name: faults[name] for name in faults if re.search(only, name)}) for lane, faults in (("workers", WORKER_FAULTS), ("servers", SERVER_FAULTS))]
-        lanes = [_lane(stage, Random(f"{lane} {seed}"), faults, until) for lane, faults in chosen if faults]
-        _, *injected = await asyncio.gather(sender.send(plan), *lanes)
+        _, *injected = await asyncio.gather(sender.send(plan), *(_lane(stage, Random(f"{lane} {seed}"), of_it, until) for lane, of_it in faults.items()))
         await asyncio.to_thread(servers.heal)
         left = await stage.settle(len(plan.variants), size.drain_seconds)
         verdict, wrong = await stage.judged()

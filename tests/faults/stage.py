@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from psycopg import sql
 
@@ -156,14 +157,11 @@ class Stage:
 
     async def ends(self, *names: str) -> dict[Any, int]:
         """End offset of each partition of these topics."""
-        from aiokafka import AIOKafkaConsumer, TopicPartition
-
         consumer = AIOKafkaConsumer(bootstrap_servers=self.system.settings.kafka_bootstrap_servers)
         await consumer.start()
         try:
             tps = [TopicPartition(self.system.topic(name), partition) for name in names for partition in range(self.system.settings.partitions)]
-            found: dict[Any, int] = await consumer.end_offsets(tps)
-            return found
+            return dict(await consumer.end_offsets(tps))
         finally:
             await consumer.stop()
 

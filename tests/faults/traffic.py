@@ -106,7 +106,6 @@ class Sender:
     def __init__(self, bootstrap_servers: str, prefix: str) -> None:
         self._bootstrap_servers, self._prefix = bootstrap_servers, prefix
         self._producer: AIOKafkaProducer | None = None
-        self.sent = self.again = 0
 
     async def send(self, plan: Plan) -> None:
         """Return when all of it is on the topics."""
@@ -142,10 +141,8 @@ class Sender:
             except (KafkaError, OSError, TimeoutError):
                 pass
             if left:
-                self.again += len(left)
                 await self._discard()
                 await asyncio.sleep(0.3)
-        self.sent += len(part)
 
     async def _discard(self) -> None:
         producer, self._producer = self._producer, None
