@@ -20,8 +20,8 @@ from models.policy import Defaults
 from models.strict_json import parse_json
 from streams.event_log import MOMENT_FIELD, to_bytes
 from streams.integration.refusals import REFUSED
-from streams.kafka_access import turned_away
-from streams.topics import RETENTION_DAYS, kafka_client_options, topic_name
+from streams.kafka_access import kafka_client_options, turned_away
+from streams.topics import RETENTION_DAYS, topic_name
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord

@@ -8,9 +8,9 @@ import faust
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.types.auth import AuthProtocol, SASLMechanism
 
+from streams.kafka_access import kafka_client_options
 from streams.patience import WaitingTables, WaitingTransport
 from streams.settings import Settings
-from streams.topics import kafka_client_options
 
 COMMIT_SECONDS = 0.5
 REQUEST_SECONDS = 30.0

@@ -1,4 +1,4 @@
-"""Why no Kafka client gets in: away for now, or turned away for good. aiokafka says ``Unable to bootstrap`` of both."""
+"""How every client reaches Kafka, and why none gets in: away for now, or turned away for good. aiokafka says ``Unable to bootstrap`` of both."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from streams.clock import wall_clock
 from streams.delivery import KafkaLog
 from streams.faust_app import create_app, source_topic
 from streams.garbage import Freezer
+from streams.kafka_access import kafka_client_options
 from streams.live import Live
 from streams.metrics import Metrics
 from streams.monitoring import Monitoring
@@ -29,7 +30,7 @@ from streams.ports import Tables, Topics
 from streams.settings import Settings
 from streams.tables import StateTable, drop_unapplied
 from streams.topic_ids import topic_identities
-from streams.topics import kafka_client_options, topic_name
+from streams.topics import topic_name
 from streams.transport import Chunk, ChunkedConsumer
 from streams.watchdog import Watchdog
 

@@ -19,11 +19,12 @@ from streams.codec import dead_letter, microseconds
 from streams.crash_points import crash_point
 from streams.delivery import KafkaLog
 from streams.faust_app import create_app, source_topic
+from streams.kafka_access import kafka_client_options
 from streams.metrics import Metrics
 from streams.persister import Written
 from streams.ports import Incoming
 from streams.settings import Settings
-from streams.topics import kafka_client_options, topic_name
+from streams.topics import topic_name
 from streams.transport import Chunk, ChunkedConsumer
 
 log = logging.getLogger(__name__)

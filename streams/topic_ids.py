@@ -17,7 +17,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
 from models.errors import Retry
-from streams.topics import kafka_client_options
+from streams.kafka_access import kafka_client_options
 
 if TYPE_CHECKING:
     from streams.settings import Settings

@@ -1,4 +1,4 @@
-"""The project's topics: their names, how they are configured, and how every client reaches Kafka."""
+"""The project's topics: their names, and how they are configured."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
 
     from streams.settings import Settings
-
-__all__ = ["DAY_MS", "RETENTION_DAYS", "check_topics", "ensure_topics", "kafka_client_options", "partition_for", "topic_configuration", "topic_name"]
 
 DAY_MS = 24 * 60 * 60 * 1000
 MAX_MESSAGE_BYTES = 1_048_588  # Kafka's own default: what is over the contract's 64 KiB must arrive to be dead-lettered

@@ -18,8 +18,8 @@ from streams.integration.client import Client
 from streams.integration.landing import Landed, NotPublished
 from streams.integration.pipeline import Pipeline
 from streams.integration.refusals import REFUSED
-from streams.kafka_access import unreachable
-from streams.topics import kafka_client_options, topic_name
+from streams.kafka_access import kafka_client_options, unreachable
+from streams.topics import topic_name
 
 if TYPE_CHECKING:
     from aiokafka.structs import RecordMetadata

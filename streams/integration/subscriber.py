@@ -17,8 +17,8 @@ from streams.integration.client import Client
 from streams.integration.kills import VariantKilled, parse_kill
 from streams.integration.refusals import REFUSED
 from streams.integration.seen import SeenIds
-from streams.kafka_access import unreachable
-from streams.topics import kafka_client_options, topic_name
+from streams.kafka_access import kafka_client_options, unreachable
+from streams.topics import topic_name
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord

@@ -16,9 +16,10 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from models.errors import Retry, Stop
 from models.moments import SECOND, format_moment
 from streams.dead_letters import DeadLetter, DeadLetters
+from streams.kafka_access import kafka_client_options
 from streams.local.child import free_port
 from streams.settings import Settings
-from streams.topics import ensure_topics, kafka_client_options, topic_name
+from streams.topics import ensure_topics, topic_name
 from tests.faults.hostile import record, say
 
 VIEW = {"variant_id": "v", "kind": "view"}

@@ -9,10 +9,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from models.errors import Stop
+from streams.kafka_access import kafka_client_options
 from streams.local.child import free_port
 from streams.local.kafka import KafkaServer
 from streams.settings import Settings
-from streams.topics import ensure_topics, kafka_client_options
+from streams.topics import ensure_topics
 
 
 @pytest.fixture

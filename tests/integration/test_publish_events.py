@@ -21,10 +21,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from models.errors import Reject, Retry, Stop
 from streams.integration import EventPublisher, NotPublished, on_variant_posted
 from streams.integration.pipeline import Pipeline
+from streams.kafka_access import kafka_client_options
 from streams.local.child import free_port
 from streams.local.kafka import KafkaServer
 from streams.settings import Settings
-from streams.topics import ensure_topics, kafka_client_options, partition_for, topic_name
+from streams.topics import ensure_topics, partition_for, topic_name
 
 POST = {"variant_id": "v-1", "persona_id": "p-1", "post_id": "post-1"}
 VIEW = {"variant_id": "v-1", "kind": "view"}

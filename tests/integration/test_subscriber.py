@@ -14,10 +14,11 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from models.errors import Retry, Stop
 from streams.integration import KillSubscriber, VariantKilled
+from streams.kafka_access import kafka_client_options
 from streams.local.child import free_port
 from streams.local.kafka import KafkaServer
 from streams.settings import Settings
-from streams.topics import ensure_topics, kafka_client_options, topic_name
+from streams.topics import ensure_topics, topic_name
 
 
 def kill(number: int, **more: Any) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from models.errors import Retry, Stop
 from streams import topics
+from streams.kafka_access import kafka_client_options
 from streams.local.child import free_port
 from streams.settings import Settings
-from streams.topics import RETENTION_DAYS, check_topics, ensure_topics, kafka_client_options, partition_for, topic_name
+from streams.topics import RETENTION_DAYS, check_topics, ensure_topics, partition_for, topic_name
 
 
 async def make(settings: Settings, topic: str, partitions: int, **configuration: str) -> None:

@@ -10,11 +10,12 @@ import aiohttp
 import faust
 
 from streams.delivery import KafkaLog
+from streams.kafka_access import kafka_client_options
 from streams.local.child import free_port
 from streams.local.kafka import KafkaServer
 from streams.metrics import Metrics
 from streams.settings import Settings
-from streams.topics import ensure_topics, kafka_client_options
+from streams.topics import ensure_topics
 from streams.web.install import faust_web_options, install
 from streams.web.memory import MemoryLive, MemoryPublish, MemoryStore, view
 from streams.web.readiness import Probe

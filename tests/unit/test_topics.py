@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from models.errors import Stop
 from streams import topics
+from streams.kafka_access import kafka_client_options
 from streams.settings import Settings
-from streams.topics import DAY_MS, RETENTION_DAYS, kafka_client_options, partition_for, topic_configuration, topic_name
+from streams.topics import DAY_MS, RETENTION_DAYS, partition_for, topic_configuration, topic_name
 
 
 def settings(**changes: object) -> Settings:
