@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from models.session import Result
 from streams.pauses import BUCKETS, Durations, Pauses
-
-EventResult = Literal["counted", "duplicate", "redelivered", "early", "late", "after_end", "waiting", "dead_letter"]
-"""What became of a record that was read. ``waiting`` is not final: such a record gets one of the others later."""
-RESULTS: tuple[EventResult, ...] = ("counted", "duplicate", "redelivered", "early", "late", "after_end", "waiting", "dead_letter")
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 """Media type of ``Metrics.render``: Prometheus text format."""
@@ -46,7 +42,7 @@ def _no_lag() -> Mapping[tuple[str, int], int]:
 class _Live(Collector):
     """The numbers that are asked for at each scrape rather than kept: results of events, sessions, lag."""
 
-    def __init__(self, results: Mapping[str, int], restored: Mapping[str, int]) -> None:
+    def __init__(self, results: Mapping[Result, int], restored: Mapping[Result, int]) -> None:
         self.results = results
         self.restored = restored
         self.waiting: Callable[[], int] = _nothing
@@ -60,15 +56,15 @@ class _Live(Collector):
             "`waiting` is how many of them wait now, so the sum is the number of records read.",
             labels=["result"],
         )
-        for result in RESULTS:
-            events.add_metric([result], self.waiting() if result == "waiting" else self.results[result])
+        for result in Result:
+            events.add_metric([result.value], self.waiting() if result is Result.WAITING else self.results[result])
         yield events
         restored = CounterMetricFamily(
             f"{_PREFIX}_restored_waiting", "Waiting records that an earlier process had read and this one restored, by what became of them here.", labels=["result"]
         )
-        for result in RESULTS:
-            if result != "waiting":
-                restored.add_metric([result], self.restored[result])
+        for result in Result:
+            if result is not Result.WAITING:
+                restored.add_metric([result.value], self.restored[result])
         yield restored
         yield GaugeMetricFamily(f"{_PREFIX}_sessions_active", "Sessions that this worker monitors now.", value=self.active())
         lag = GaugeMetricFamily(f"{_PREFIX}_consumer_lag", "Records between the last one read here and the partition's end.", labels=["topic", "partition"])
@@ -110,8 +106,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        self._results: dict[str, int] = dict.fromkeys(RESULTS, 0)
-        self._restored: dict[str, int] = dict.fromkeys(RESULTS, 0)
+        self._results = dict.fromkeys(Result, 0)
+        self._restored = dict.fromkeys(Result, 0)
         self._live = _Live(self._results, self._restored)
         self.registry.register(self._live)
         ProcessCollector(registry=self.registry)
@@ -171,7 +167,7 @@ class Metrics:
         """Ask ``pauses`` at each scrape how long this process has stood still; to be called once."""
         self.registry.register(_Paused(pauses))
 
-    def count(self, result: EventResult, n: int = 1) -> None:
+    def count(self, result: Result, n: int = 1) -> None:
         """Count ``n`` records read by this process that got the final ``result`` (never ``waiting``).
 
         Raises:
@@ -179,7 +175,7 @@ class Metrics:
         """
         self._results[result] += n
 
-    def restored_waiting(self, result: EventResult, n: int = 1) -> None:
+    def restored_waiting(self, result: Result, n: int = 1) -> None:
         """Count ``n`` waiting records that were restored, not read here, and now got their final ``result``."""
         self._restored[result] += n
 

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from models.session import Result
 from streams.bad_input import BadInputLimit
-from streams.metrics import RESULTS, EventResult, Metrics
-
-RESULT_NAMES: dict[Result, EventResult] = {Result(name): name for name in RESULTS}
+from streams.metrics import Metrics
 
 
 class Observing:
@@ -43,14 +41,14 @@ class Observing:
             if result is Result.WAITING:
                 self.waiting += count
             else:
-                self._metrics.count(RESULT_NAMES[result], count)
+                self._metrics.count(result, count)
         if self._limit is not None:
             self._limit.note(read, results.get(Result.DEAD_LETTER, 0))
 
     def resolved(self, result: Result, *, restored: bool) -> None:
         """Count a waiting record that has got its final result; ``restored`` if an earlier process had read it."""
         if restored:
-            self._metrics.restored_waiting(RESULT_NAMES[result])
+            self._metrics.restored_waiting(result)
         else:
             self.waiting -= 1
-            self._metrics.count(RESULT_NAMES[result])
+            self._metrics.count(result)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.metrics import RESULTS, Metrics
+from models.session import Result
+from streams.metrics import Metrics
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -28,7 +29,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
         ("performance_monitor_session_duration_seconds_count", (("outcome", "stopped"),)),
         ("performance_monitor_engagement_rate_at_kill_count", ()),
         ("performance_monitor_evaluation_latency_seconds_count", ()),
-        *(("performance_monitor_events_total", (("result", result),)) for result in RESULTS),
+        *(("performance_monitor_events_total", (("result", result),)) for result in Result),
     ],
 )
 def test_the_contracts_metrics_are_there_from_the_start(name: str, labels: tuple[tuple[str, str], ...]) -> None:
@@ -40,16 +41,16 @@ def test_the_results_add_up_to_the_records_read() -> None:
     """A waiting record is counted as waiting until it gets its final result, and then once as that."""
     metrics, waiting = Metrics(), [3]
     metrics.watch_waiting(lambda: waiting[0])
-    metrics.count("counted", 5)
-    metrics.count("dead_letter")
+    metrics.count(Result.COUNTED, 5)
+    metrics.count(Result.DEAD_LETTER)
 
     def total() -> float:
         return sum(value for (name, _), value in samples(metrics).items() if name == "performance_monitor_events_total")
 
     assert total() == 9
     waiting[0] = 1
-    metrics.count("counted")
-    metrics.count("late")
+    metrics.count(Result.COUNTED)
+    metrics.count(Result.LATE)
     assert total() == 9
     assert samples(metrics)["performance_monitor_events_total", (("result", "counted"),)] == 6
 
@@ -57,7 +58,7 @@ def test_the_results_add_up_to_the_records_read() -> None:
 def test_restored_waiting_records_are_counted_apart() -> None:
     """What an earlier process read does not enter the sum of this one."""
     metrics = Metrics()
-    metrics.restored_waiting("counted", 2)
+    metrics.restored_waiting(Result.COUNTED, 2)
     found = samples(metrics)
     assert found["performance_monitor_restored_waiting_total", (("result", "counted"),)] == 2
     assert found["performance_monitor_events_total", (("result", "counted"),)] == 0

@@ -15,9 +15,9 @@ from models.events import parse_interaction, parse_stop, parse_variant_posted
 from models.monitoring_record import parse
 from models.policy import Defaults, Policy
 from models.rules import Kill, ratio
+from models.session import Result
 from streams.dead_letters import DeadLetter
 from streams.integration.kills import parse_kill
-from streams.metrics import RESULTS
 from streams.topics import RETENTION_DAYS
 from streams.web.routes import ROUTES
 
@@ -88,6 +88,6 @@ def test_every_make_target_that_is_named_exists():
 def test_every_call_and_every_result_is_told():
     """Calls in the README, results of events in docs/topics.md."""
     topics = (ROOT / "docs" / "topics.md").read_text(encoding="utf-8")
-    assert [result for result in RESULTS if f"`{result}`" not in topics] == []
+    assert [result for result in Result if f"`{result}`" not in topics] == []
     calls = [route.path.removeprefix("/performance-monitor").partition("{")[0] for route in ROUTES if not route.is_internal]
     assert [call for call in calls if call not in README] == []
