@@ -1,4 +1,4 @@
-"""What a worker does again and again beside its records, and PostgreSQL may keep it from."""
+"""What a worker does again and again beside its records, and PostgreSQL or Kafka may keep it from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from models.errors import Reject, Retry
 
 AWAY_SECONDS = 2.0
-"""Pause before another try while PostgreSQL is away."""
+"""Pause before another try while what it needs is away."""
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,14 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import faust
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from models.errors import Retry, Stop
+from streams.ports import Appender
 from streams.topic_ids import TopicIdentity
 
 if TYPE_CHECKING:
@@ -33,10 +34,6 @@ ASK_AGAIN_SECONDS = 1.0
 ANEW = "To begin anew with what is on the topics, give all workers a new EARLY_KILL_APP_ID"
 
 log = logging.getLogger(__name__)
-
-
-class _Log(Protocol):
-    async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> None: ...
 
 
 Identities = Mapping[str, TopicIdentity]
@@ -62,7 +59,7 @@ class Origins:
         sources: Sequence[str],
         tables: Sequence[StateTable],
         table: StateTable,
-        log: _Log,
+        log: Appender,
         *,
         identities: Callable[[Sequence[str]], Awaitable[Identities]],
         partitions: int,

@@ -1,4 +1,4 @@
-"""What a partition at work needs of the world: ports, with the real thing in other modules and stand-ins in tests."""
+"""What workers need of the world, and above all a partition at work: ports, with the real thing in other modules and stand-ins in tests."""
 
 from __future__ import annotations
 
@@ -57,6 +57,13 @@ class Log(Protocol):
 
     async def delivered(self, sent: Any) -> bool:
         """Wait for the acknowledgement; False asks to send again."""
+
+
+class Appender(Protocol):
+    """Where single records go, for whoever waits for each; ``streams.delivery.KafkaLog``."""
+
+    async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> None:
+        """Append a record and wait until it is acknowledged."""
 
 
 class Table(Protocol):

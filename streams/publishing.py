@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from models.errors import Retry
 from models.moments import format_moment
 from streams.codec import encode_json
+from streams.ports import Appender
 from streams.settings import Settings
 from streams.topics import partition_for, topic_name
 
@@ -16,17 +17,10 @@ PATIENCE_SECONDS = 5.0
 """How long a caller of the API waits for Kafka's acknowledgement."""
 
 
-class Log(Protocol):
-    """Where records go; ``streams.delivery.KafkaLog``."""
-
-    async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> None:
-        """Append a record and wait until it is acknowledged."""
-
-
 class ApiPublisher:
     """Publishes starts and stops on behalf of the API's callers."""
 
-    def __init__(self, settings: Settings, log: Log, clock: Callable[[], int]) -> None:
+    def __init__(self, settings: Settings, log: Appender, clock: Callable[[], int]) -> None:
         self._settings, self._log, self._clock = settings, log, clock
 
     async def publish_posted(self, message: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from streams.faust_app import create_app, source_topic
 from streams.kafka_access import kafka_client_options
 from streams.metrics import Metrics
 from streams.persister import Written
-from streams.ports import Incoming
+from streams.ports import Appender, Incoming
 from streams.settings import Settings
 from streams.topics import topic_name
 from streams.transport import Chunk, ChunkedConsumer
@@ -42,17 +42,10 @@ class Persister(Protocol):
         """Return when each record is written, or refused for good; raises ``Stop`` when the set-up is wrong."""
 
 
-class Log(Protocol):
-    """Where dead letters go."""
-
-    async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> None:
-        """Append a record and wait until it is acknowledged."""
-
-
 class Sink:
     """Writes chunks of monitoring records, a few at once, and acknowledges each when nothing of it can be lost."""
 
-    def __init__(self, persister: Persister, log: Log, dead_letter_topic: str, metrics: Metrics, clock: Callable[[], int], fail: Callable[[BaseException], None]) -> None:
+    def __init__(self, persister: Persister, log: Appender, dead_letter_topic: str, metrics: Metrics, clock: Callable[[], int], fail: Callable[[BaseException], None]) -> None:
         self._persister, self._log, self._dead_letter_topic = persister, log, dead_letter_topic
         self._metrics, self._clock, self._fail = metrics, clock, fail
         self._slots = asyncio.Semaphore(AT_ONCE)
