@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import sys
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -20,7 +19,9 @@ from models.events import VariantPosted, posting
 from models.moments import SECOND
 from models.policy import Defaults
 from models.views import SessionView
+from streams.addresses import base_url
 from streams.clock import wall_clock
+from streams.local.child import LOOPBACK, free_port
 from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.topics import partition_for
@@ -30,14 +31,6 @@ from streams.web.server import Runner
 from streams.web.services import Services
 
 PARTITIONS = 4
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -54,7 +47,7 @@ class Worker:
     @property
     def url(self) -> str:
         """The base URL of its API."""
-        return f"http://127.0.0.1:{self.port}"
+        return base_url(LOOPBACK, self.port)
 
 
 class World:
@@ -120,7 +113,7 @@ class World:
         )
         worker.runner = Runner(app, access_log=None, shutdown_timeout=0.2)
         await worker.runner.setup()
-        await web.TCPSite(worker.runner, "127.0.0.1", worker.port).start()
+        await web.TCPSite(worker.runner, LOOPBACK, worker.port).start()
 
     async def stop(self, worker: Worker) -> None:
         """Take a worker's server away; nobody answers at its address then."""

@@ -17,13 +17,14 @@ from yarl import URL
 
 from models.errors import Stop
 from streams.faust_app import create_app
+from streams.local.child import free_port
 from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.web import inputs
 from streams.web.auth import Gate, Scope, check_bind
 from streams.web.install import faust_web_options, install
 from streams.web.memory import MemoryLive, MemoryPublish, MemoryStore
-from streams.web.playground import World, free_port
+from streams.web.playground import World
 from streams.web.problems import Problem
 from streams.web.routes import ROUTES, Route
 from streams.web.server import HANDLER_ARGUMENTS
