@@ -30,14 +30,14 @@ def read_secret(path: Path, name: str) -> str:
         raise Stop(f"{name} cannot be read: {error.strerror}: {path}") from None
     if mode & _OF_OTHERS:
         raise Stop(f"{name}: other users can get at {path} (mode {mode:04o}): chmod 600 it")
+    if len(content) > LONGEST_BYTES:
+        raise Stop(f"{name}: {path} is longer than {LONGEST_BYTES:,} bytes")
     try:
         secret = content.decode().strip()
     except UnicodeDecodeError:
         raise Stop(f"{name} cannot be read: it is not UTF-8: {path}") from None
     if not secret:
         raise Stop(f"{name}: there is nothing in {path}")
-    if len(content) > LONGEST_BYTES:
-        raise Stop(f"{name}: {path} is longer than {LONGEST_BYTES:,} bytes")
     return secret
 
 

@@ -36,7 +36,14 @@ def test_others_may_not(tmp_path: Path, mode: int):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"", "there is nothing in"), (b" \n", "there is nothing in"), (b"\xff", "not UTF-8"), (b"x" * (LONGEST_BYTES + 1), "longer than 65,536 bytes")]
+    ("content", "says"),
+    [
+        (b"", "there is nothing in"),
+        (b" \n", "there is nothing in"),
+        (b"\xff", "not UTF-8"),
+        (b"x" * (LONGEST_BYTES + 1), "longer than 65,536 bytes"),
+        ("é".encode() * LONGEST_BYTES, "longer than 65,536 bytes"),
+    ],
 )
 def test_a_file_without_a_secret_is_refused(tmp_path: Path, content: bytes, says: str):
     """So is one that is not a file at all."""
