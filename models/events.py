@@ -24,6 +24,8 @@ from models.policy import Defaults, Policy
 from models.rules import RULES
 from models.strict_json import is_deeper, parse_json
 
+ID_LIMIT = 200
+"""Most characters of an id. Source: contract, section 2."""
 METADATA_LIMIT = 4 * 1024
 """Most bytes ``metadata`` may have as compact JSON in UTF-8."""
 METADATA_DEPTH = 100
@@ -66,8 +68,8 @@ def _moment(raw: object) -> object:
 
 
 Text = Annotated[str, Strict()]
-Identifier = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200), AfterValidator(_no_control_characters)]
-EventId = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200)]
+Identifier = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=ID_LIMIT), AfterValidator(_no_control_characters)]
+EventId = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=ID_LIMIT)]
 Number = Annotated[float, Strict(), Field(gt=0, le=1)]
 Total = Annotated[int, Strict(), Field(ge=0, le=TOTAL_LIMIT)]
 Moment = Annotated[str | int | float | None, BeforeValidator(_moment)]

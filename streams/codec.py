@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from models.engagement import KIND_INDEX
 from models.errors import Reject
-from models.events import COUNT_LIMIT, Interaction, parse_interaction
+from models.events import COUNT_LIMIT, ID_LIMIT, Interaction, parse_interaction
 from models.moments import EARLIEST, FUTURE_LIMIT, MILLISECOND, format_moment, parse_moment
 from streams.seconds import USUAL_LENGTH, whole_seconds
 
@@ -25,7 +25,7 @@ REASON_CHARACTERS = 1_000
 """So much of a reason goes into a dead letter; it may repeat what it is about."""
 _FAST_BYTES = 2_048
 
-_Id = Annotated[str, Meta(min_length=1, max_length=200)]
+_Id = Annotated[str, Meta(min_length=1, max_length=ID_LIMIT)]
 
 
 class _Increment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):

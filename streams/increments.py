@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from models.errors import Reject
-from models.events import COUNT_LIMIT
+from models.events import COUNT_LIMIT, ID_LIMIT
 from models.moments import EARLIEST, FUTURE_LIMIT, MILLISECOND, parse_moment
 from models.strict_json import DEPTH_LIMIT, VALUE_LIMIT
 from streams.ports import Incoming
@@ -24,7 +24,7 @@ from streams.seconds import USUAL_LENGTH, whole_seconds
 ODD = "odd"
 """Kind of an event that has to go the general way."""
 
-_Id = Annotated[str, Meta(min_length=1, max_length=200)]
+_Id = Annotated[str, Meta(min_length=1, max_length=ID_LIMIT)]
 _NOTHING = msgspec.Raw()
 _C1_CONTROL = re.compile(rb"\xc2[\x80-\x9f]")
 

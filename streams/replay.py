@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from models.errors import Reject
-from models.events import parse_interaction, parse_variant_posted
+from models.events import ID_LIMIT, parse_interaction, parse_variant_posted
 from models.moments import format_moment
 from models.policy import Defaults
 from streams.clock import wall_clock
 from streams.event_log import BadLine, TimedEvent, read_timed, to_bytes
 from streams.timeline import Timeline, windows_by_variant
 
-ID_LIMIT = 200
-"""Longest ``post_id`` and ``event_id``, in code points. Source: contract, section 2."""
 PROMPTNESS = 0.001
 """Seconds that an event may be sent ahead of its moment; sleeping for less is not worth while."""
 BREATH = 200

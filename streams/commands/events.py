@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from models.engagement import TOTAL_NAMES
 from streams.commands.common import load_settings, progress, put_json, quiet_libraries
 from streams.commands.logs import BadLines
 
@@ -21,7 +22,6 @@ publish = typer.Typer(no_args_is_help=False, invoke_without_command=True, rich_m
 VariantId = Annotated[str, typer.Option(help="The variant, 1 to 200 characters.")]
 EventId = Annotated[str | None, typer.Option(help="Tells events apart: the same id counts once within a session.")]
 Source = Annotated[str | None, typer.Option(help="Where the event comes from; kept, not used.")]
-TOTALS = ("views", "likes", "replies", "reposts", "quotes", "shares", "clicks", "saves")
 
 
 def register(app: typer.Typer) -> None:
@@ -128,7 +128,7 @@ def interaction(
     saves: Annotated[int | None, typer.Option()] = None,
 ) -> None:
     """Say that somebody saw a post or acted on it, or give a snapshot of its lifetime totals."""
-    totals = dict(zip(TOTALS, (views, likes, replies, reposts, quotes, shares, clicks, saves), strict=True))
+    totals = dict(zip(TOTAL_NAMES, (views, likes, replies, reposts, quotes, shares, clicks, saves), strict=True))
     known = {name: total for name, total in totals.items() if total is not None}
     if known and kind != "snapshot":
         raise typer.BadParameter("totals belong to a snapshot", param_hint=f"--{next(iter(known))}")

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from models.errors import Reject, Retry, Stop
 from models.events import VariantPosted, posting, validation_problems
+from models.session import Outcome
 from models.strict_json import VALUE_LIMIT
 from streams.codec import encode_json
 from streams.metrics import CONTENT_TYPE
@@ -24,7 +25,8 @@ from streams.web.ports import SessionFilter
 from streams.web.problems import REQUEST_ID, Problem, invalid, unavailable
 from streams.web.services import SERVICES, Services
 
-OUTCOMES = ("active", "killed", "timed_out", "stopped")
+OUTCOMES = ("active", *(outcome.value for outcome in Outcome))
+"""What sessions can be asked for by."""
 
 
 def _json(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from models.errors import Reject
+from models.events import ID_LIMIT
 from models.moments import YEAR_10000
 from models.strict_json import parse_json
 from models.views import Place
@@ -22,7 +23,6 @@ BODY_LIMIT = 64 * 1024
 """Most bytes a body may have. Source: CONTRACT.md, section 8."""
 BODY_SECONDS = 10.0
 """How long a body may take to arrive."""
-ID_LIMIT = 200
 BODY = web.RequestKey("body", bytes)
 PAGE_LIMIT = 500
 PAGE_DEFAULT = 100

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from models.engagement import KINDS
-from models.events import VariantPosted
+from models.events import ID_LIMIT, VariantPosted
 from streams.web.auth import Scope
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _variant_posted() -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     return {
-        "Id": {"type": "string", "minLength": 1, "maxLength": 200, "description": "No control characters."},
+        "Id": {"type": "string", "minLength": 1, "maxLength": ID_LIMIT, "description": "No control characters."},
         "VariantPosted": _variant_posted(),
         "Started": _object({"status": {"const": "monitoring_started"}, "variant_id": _ID, "session_id": _UUID}),
         "Stopped": _object({"status": {"const": "monitoring_stopped"}, "variant_id": _ID}),
