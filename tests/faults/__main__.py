@@ -16,7 +16,7 @@ import pytest
 from tests.faults.bites import FAULTS, unbitten
 from tests.faults.sabotage.sitecustomize import SAFEGUARDS
 from tests.faults.schedule import Report, Size, lanes, run_schedule
-from tests.faults.stage import serving
+from tests.faults.servers import serving
 
 
 def main() -> int:

@@ -13,7 +13,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from streams.topics import MAX_MESSAGE_BYTES, topic_configuration, topic_name
 from tests.faults.menu import Bite, Fault, dies_at
 from tests.faults.schedule import Lanes, Size, run_schedule
-from tests.faults.stage import Servers, Stage
+from tests.faults.servers import Servers
+from tests.faults.stage import Stage
 
 SEED = 7
 SIZE = Size(variants=150, events=4_000, seconds=12.0, drain_seconds=20.0)

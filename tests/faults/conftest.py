@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.stage import Servers, serving
+from tests.faults.servers import Servers, serving
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from aiokafka.errors import KafkaError
@@ -112,32 +112,26 @@ async def rebalance_storm(stage: Stage, chance: Random) -> Bite:
             if worker._ready_file.exists():
                 break
         await asyncio.sleep(chance.uniform(0, 1))
-        stage.system.monitors.remove(worker)  # so that the keeper lets it go
-        worker.signal(chance.choice((signal.SIGTERM, signal.SIGKILL)))
-        await asyncio.to_thread(worker.wait)
-        if "internal error" in worker.log.read_text():
-            raise AssertionError(worker.log.read_text()[-3000:])
+        await stage.let_go(worker, chance.choice((signal.SIGTERM, signal.SIGKILL)))
     return lambda: f"{ready} monitors came, took over and went" if ready else None
 
 
-# -- Kafka ---------------------------------------------------------------------------------------------------------------
+# -- servers -------------------------------------------------------------------------------------------------------------
 
 
-async def kafka_killed(stage: Stage, chance: Random) -> Bite:
-    bite, kafka = _saw(stage, KAFKA_AWAY), stage.servers.kafka
-    await asyncio.to_thread(kafka.kill)
-    await asyncio.sleep(chance.uniform(0, 3))
-    await asyncio.to_thread(kafka.start)
-    await asyncio.to_thread(kafka.wait_ready)
-    return bite
+def _ended(which: str, end: Callable[[Any], object], shows: str, longest: float) -> Fault:
+    """End a server, and start it again up to so many seconds later."""
 
+    async def ended(stage: Stage, chance: Random) -> Bite:
+        bite, server = _saw(stage, shows), getattr(stage.servers, which)
+        await asyncio.to_thread(end, server)
+        if longest:
+            await asyncio.sleep(chance.uniform(0, longest))
+        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(server.wait_ready)
+        return bite
 
-async def kafka_restarted(stage: Stage, chance: Random) -> Bite:  # noqa: ARG001 - every fault is given it
-    bite, kafka = _saw(stage, KAFKA_AWAY), stage.servers.kafka
-    await asyncio.to_thread(kafka.stop)
-    await asyncio.to_thread(kafka.start)
-    await asyncio.to_thread(kafka.wait_ready)
-    return bite
+    return ended
 
 
 async def kafka_stood_still(stage: Stage, chance: Random) -> Bite:
@@ -151,9 +145,6 @@ async def kafka_stood_still(stage: Stage, chance: Random) -> Bite:
     return bite
 
 
-# -- PostgreSQL ----------------------------------------------------------------------------------------------------------
-
-
 def _database(stage: Stage) -> str:
     return stage.system.settings.database_url.get_secret_value().rsplit("/", 1)[1]
 
@@ -162,24 +153,6 @@ def _alter_database(stage: Stage, change: LiteralString) -> None:
     with psycopg.connect(stage.servers.postgres.superuser_url, autocommit=True, connect_timeout=5) as connection:
         connection.execute(sql.SQL("ALTER DATABASE {} " + change).format(sql.Identifier(_database(stage))))
         connection.execute(TERMINATE, [_database(stage)])
-
-
-async def postgresql_crashed(stage: Stage, chance: Random) -> Bite:
-    bite, postgres = _saw(stage, POSTGRESQL_AWAY), stage.servers.postgres
-    await asyncio.to_thread(postgres.child.stop, (signal.SIGQUIT, 5.0))
-    await asyncio.sleep(chance.uniform(0, 5))
-    await asyncio.to_thread(postgres.start)
-    await asyncio.to_thread(postgres.wait_ready)
-    return bite
-
-
-async def postgresql_restarted(stage: Stage, chance: Random) -> Bite:
-    bite, postgres = _saw(stage, POSTGRESQL_AWAY), stage.servers.postgres
-    await asyncio.to_thread(postgres.stop)
-    await asyncio.sleep(chance.uniform(0, 2))
-    await asyncio.to_thread(postgres.start)
-    await asyncio.to_thread(postgres.wait_ready)
-    return bite
 
 
 async def postgresql_backend_killed(stage: Stage, chance: Random) -> Bite:
@@ -218,54 +191,47 @@ async def postgresql_rows_locked(stage: Stage, chance: Random) -> Bite:
 # -- the network ---------------------------------------------------------------------------------------------------------
 
 
-def _network(which: Callable[[Stage], Proxy], most_bytes: int, longest: float) -> dict[str, Fault]:
-    def bitten(proxy: Proxy, kind: str) -> Bite:
-        before = proxy.bitten[kind]
-
-        def bite() -> str | None:
-            times = proxy.bitten[kind] - before
-            return f"{times} {kind}" if times else None
-
-        return bite
-
-    async def reset(stage: Stage, chance: Random) -> Bite:
-        bite = bitten(which(stage), "reset")
+def _network(name: str, which: Callable[[Stage], Proxy], most_bytes: int, longest: float) -> dict[str, Fault]:
+    async def reset(proxy: Proxy, chance: Random) -> None:
         for _ in range(chance.randint(1, 4)):
-            which(stage).reset()
+            proxy.reset()
             await asyncio.sleep(chance.uniform(0, 1))
-        return bite
 
-    async def refused(stage: Stage, chance: Random) -> Bite:
-        bite = bitten(which(stage), "refused")
-        which(stage).refuse()
+    async def refuse(proxy: Proxy, chance: Random) -> None:
+        proxy.refuse()
         await asyncio.sleep(chance.uniform(0.5, longest))
-        which(stage).pass_on()
-        return bite
 
-    async def swallowed(stage: Stage, chance: Random) -> Bite:
-        bite = bitten(which(stage), "swallowed")
-        which(stage).swallow()
+    async def swallow(proxy: Proxy, chance: Random) -> None:
+        proxy.swallow()
         await asyncio.sleep(chance.uniform(1, 1.5 * longest))
         if chance.random() < 0.5:
-            which(stage).reset()  # what was on its way never arrives
-        which(stage).pass_on()
-        return bite
+            proxy.reset()  # what was on its way never arrives
 
-    async def cut(stage: Stage, chance: Random) -> Bite:
-        bite = bitten(which(stage), "cut")
-        which(stage).cut_after(chance.randint(1, most_bytes), times=chance.randint(2, 8))
+    async def cut(proxy: Proxy, chance: Random) -> None:
+        proxy.cut_after(chance.randint(1, most_bytes), times=chance.randint(2, 8))
         await asyncio.sleep(chance.uniform(2, 5))
-        which(stage).pass_on()
-        return bite
 
-    async def delayed(stage: Stage, chance: Random) -> Bite:
-        bite = bitten(which(stage), "delayed")
-        which(stage).delay(chance.uniform(0.02, 0.3))
+    async def delay(proxy: Proxy, chance: Random) -> None:
+        proxy.delay(chance.uniform(0.02, 0.3))
         await asyncio.sleep(chance.uniform(2, 5))
-        which(stage).pass_on()
-        return bite
 
-    return {"reset": reset, "refused": refused, "swallowed": swallowed, "cut in an answer": cut, "delayed": delayed}
+    def fault(kind: str, misbehave: Callable[[Proxy, Random], Awaitable[None]]) -> Fault:
+        async def injected(stage: Stage, chance: Random) -> Bite:
+            proxy = which(stage)
+            before = proxy.bitten[kind]
+            await misbehave(proxy, chance)
+            proxy.pass_on()
+            return lambda: f"{proxy.bitten[kind] - before} {kind}" if proxy.bitten[kind] > before else None
+
+        return injected
+
+    return {
+        f"{name} reset": fault("reset", reset),
+        f"{name} refused": fault("refused", refuse),
+        f"{name} swallowed": fault("swallowed", swallow),
+        f"{name} cut in an answer": fault("cut", cut),
+        f"{name} delayed": fault("delayed", delay),
+    }
 
 
 WORKER_FAULTS: dict[str, Fault] = {
@@ -277,15 +243,15 @@ WORKER_FAULTS: dict[str, Fault] = {
     "rebalance storm": rebalance_storm,
 }
 SERVER_FAULTS: dict[str, Fault] = {
-    "Kafka killed": kafka_killed,
-    "Kafka restarted": kafka_restarted,
+    "Kafka killed": _ended("kafka", lambda kafka: kafka.kill(), KAFKA_AWAY, 3),
+    "Kafka restarted": _ended("kafka", lambda kafka: kafka.stop(), KAFKA_AWAY, 0),
     "Kafka stood still": kafka_stood_still,
-    "PostgreSQL crashed": postgresql_crashed,
-    "PostgreSQL restarted": postgresql_restarted,
+    "PostgreSQL crashed": _ended("postgres", lambda postgres: postgres.child.stop((signal.SIGQUIT, 5.0)), POSTGRESQL_AWAY, 5),
+    "PostgreSQL restarted": _ended("postgres", lambda postgres: postgres.stop(), POSTGRESQL_AWAY, 2),
     "PostgreSQL backend killed": postgresql_backend_killed,
     "PostgreSQL read-only": _altered("SET default_transaction_read_only = on", "RESET default_transaction_read_only"),
     "PostgreSQL takes no connection": _altered("CONNECTION LIMIT 0", "CONNECTION LIMIT -1"),
     "PostgreSQL rows locked": postgresql_rows_locked,
-    **{f"network to Kafka {name}": fault for name, fault in _network(lambda stage: stage.servers.kafka_proxy, 20_000, 5).items()},
-    **{f"network to PostgreSQL {name}": fault for name, fault in _network(lambda stage: stage.servers.postgres_proxy, 2_000, 5).items()},
+    **_network("network to Kafka", lambda stage: stage.servers.kafka_proxy, most_bytes=20_000, longest=5),
+    **_network("network to PostgreSQL", lambda stage: stage.servers.postgres_proxy, most_bytes=2_000, longest=5),
 }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import signal
+import subprocess
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from psycopg import sql
 
-from streams.local.kafka import KafkaServer
-from streams.local.postgres import PostgresServer
 from streams.settings import Settings
 from tests.faults.findings import Made, findings
 from tests.faults.oracle import Raw, Verdict, judge
-from tests.faults.proxy import LOOPBACK, Proxy, own_port
+from tests.faults.proxy import LOOPBACK
+from tests.faults.servers import Servers
 from tests.integration.system import System, Worker
 
 GRACE_SECONDS = 1.0
@@ -34,71 +33,19 @@ START_AGAIN_SECONDS = 0.3
 LEAVE_SECONDS = 12.0
 
 
-class ProxiedKafka(KafkaServer):
-    """A broker with a second listener, which sends its clients to a proxy; ``port`` leads to it directly."""
-
-    def __init__(self, home: Path, port: int, inner_port: int, proxy_port: int) -> None:
-        super().__init__(home, port)
-        self.inner_port, self.proxy_port = inner_port, proxy_port
-
-    def _properties(self, controller_port: int) -> str:
-        more = {
-            "listeners": f",PROXIED://{LOOPBACK}:{self.inner_port}",
-            "advertised.listeners": f",PROXIED://{LOOPBACK}:{self.proxy_port}",
-            "listener.security.protocol.map": ",PROXIED:PLAINTEXT",
-        }
-        lines = [line + more.get(line.partition("=")[0], "") for line in super()._properties(controller_port).splitlines()]
-        return "\n".join([*lines, "inter.broker.listener.name=PLAINTEXT", ""])
-
-
-@dataclass(slots=True)
-class Servers:
-    """Kafka and PostgreSQL, and the proxies before them; used by many runs."""
-
-    kafka: ProxiedKafka
-    postgres: PostgresServer
-    kafka_proxy: Proxy
-    postgres_proxy: Proxy
-
-    def heal(self) -> None:
-        """Bring back whatever is away; blocks until it is there."""
-        for proxy in (self.kafka_proxy, self.postgres_proxy):
-            proxy.pass_on()
-        for server in (self.kafka, self.postgres):
-            if server.pid is None:
-                server.start()
-            server.wait_ready(60)
-
-
-@contextlib.contextmanager
-def serving(home: Path) -> Iterator[Servers]:
-    """Start both servers and their proxies below ``home``."""
-    kafka_proxy, postgres_proxy = Proxy(own_port(), own_port()), Proxy(own_port(), own_port())
-    kafka = ProxiedKafka(home / "kafka", own_port(), kafka_proxy.target, kafka_proxy.port)
-    postgres = PostgresServer(home / "postgres", postgres_proxy.target, configuration={"fsync": "off"})
-    try:
-        kafka.start()
-        postgres.start()
-        kafka_proxy.start()
-        postgres_proxy.start()
-        kafka.wait_ready(60)
-        postgres.wait_ready(60)
-        yield Servers(kafka, postgres, kafka_proxy, postgres_proxy)
-    finally:
-        kafka.stop()
-        postgres.remove()
-        for proxy in (kafka_proxy, postgres_proxy):
-            if proxy._thread.is_alive():
-                proxy.stop()
-
-
 @dataclass(slots=True)
 class Stage:
-    """One run's system. ``exits`` says how workers ended that were not told to."""
+    """One run's system.
+
+    Attributes:
+        exits: How workers ended that were not told to.
+    """
 
     servers: Servers
     system: System
     exits: Counter[str] = field(default_factory=Counter)
+    _gone: list[Worker] = field(default_factory=list)
+    _late: list[str] = field(default_factory=list)
     _keeper: asyncio.Task[None] | None = None
 
     # -- workers -----------------------------------------------------------------------------------------------------
@@ -119,6 +66,22 @@ class Stage:
                     worker.start()
             await asyncio.sleep(START_AGAIN_SECONDS)
 
+    async def let_go(self, monitor: Worker, number: signal.Signals) -> None:
+        """End a monitor for good; what it has logged counts all the same."""
+        self.system.monitors.remove(monitor)
+        self._gone.append(monitor)
+        monitor.signal(number)
+        await self._end(monitor)
+
+    async def _end(self, worker: Worker) -> int:
+        """Return the exit code of a worker that was told to end; one that does not is killed, and told of by ``leave``."""
+        try:
+            return await asyncio.to_thread(worker.wait, LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._late.append(f"a {worker._role} has not ended {LEAVE_SECONDS:.0f} s after it was told to")
+            worker.kill()
+            return 0
+
     async def let_be(self) -> None:
         """Start none again from here on."""
         if self._keeper is not None:
@@ -132,7 +95,7 @@ class Stage:
 
     def said(self, marks: dict[Path, int], pattern: str) -> str | None:
         """Return the first match of ``pattern`` in what workers have logged since."""
-        for worker in self.workers:
+        for worker in [*self.workers, *self._gone]:
             if worker.log.exists():
                 with worker.log.open("rb") as log:
                     log.seek(marks.get(worker.log, 0))
@@ -219,10 +182,10 @@ class Stage:
             if worker.is_running:
                 worker.signal(signal.SIGTERM)
         for worker in self.workers:
-            if worker._process is not None:
-                code = await asyncio.to_thread(worker._process.wait, LEAVE_SECONDS)
-                if code:
-                    wrong.append(f"a {worker._role} ended with {code} after SIGTERM")
+            code = await self._end(worker)
+            if code:
+                wrong.append(f"a {worker._role} ended with {code} after SIGTERM")
+        wrong += self._late
         for words in ("internal error", "Traceback"):
             found = self.said({}, rf".*{words}(?s:.{{0,2000}})")
             if found:

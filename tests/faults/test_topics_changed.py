@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -55,9 +56,23 @@ async def says_and_ends(worker: Worker, pattern: str) -> None:
 async def killed(system: System, name: str) -> None:
     """Post a variant that does badly, and wait until it is recorded as killed."""
     await system.post(name)
-    await system.interact(name, "view", 1, count=500)
+    await brought_down(system, name, 500)
+
+
+async def brought_down(system: System, name: str, views: int) -> None:
+    """Send so many views and too few likes, and wait until the variant is recorded as killed, at 500 views in all."""
+    await system.interact(name, "view", 1, count=views)
     await system.interact(name, "like", 10)
-    await system.until_ended([name], 20)
+    rows = await system.until_ended([name], 20)
+    assert (rows[name]["outcome"], rows[name]["final_view_count"]) == ("killed", 500)
+
+
+async def counted(system: System, name: str, views: int) -> Any:
+    """Post a variant, and wait until so many views of it are counted and committed; returns the metadata of the last."""
+    await system.post(name)
+    last = await system.interact(name, "view", views)
+    await all_committed(system, "interaction", "variant_posted")
+    return last
 
 
 async def all_committed(system: System, *names: str) -> None:
@@ -82,9 +97,7 @@ async def test_a_source_topic_made_anew_is_noticed_and_the_way_on_works(settings
     """While the monitor runs and when it starts; with another app id it begins anew, and nothing is skipped (P29)."""
     async with running(settings, tmp_path, **QUICK) as system:
         monitor, before, after = system.monitors[0], fresh("before"), fresh("after")
-        await system.post(before)
-        await system.interact(before, "view", 200)
-        await all_committed(system, "interaction", "variant_posted")
+        await counted(system, before, 200)
         await delete(settings, system.topic("interaction"))
         await ensure_topics(settings)
         await says_and_ends(monitor, f"stopped: topic {system.topic('interaction')} was deleted")
@@ -97,10 +110,7 @@ async def test_a_source_topic_made_anew_is_noticed_and_the_way_on_works(settings
         monitor.start()
         await asyncio.gather(monitor.ready(), system.sink.ready())
         await killed(system, after)
-        await system.interact(before, "view", 1, count=500)
-        await system.interact(before, "like", 10)
-        rows = await system.until_ended([before], 20)
-        assert (rows[before]["outcome"], rows[before]["final_view_count"]) == ("killed", 500)
+        await brought_down(system, before, 500)
 
 
 @only_on_demand
@@ -108,9 +118,7 @@ async def test_deleted_changelogs_are_noticed(settings: Settings, tmp_path: Path
     """One of them or all: never silent zero counts (P28)."""
     async with running(settings, tmp_path, **QUICK) as system:
         monitor, name = system.monitors[0], fresh("counted")
-        await system.post(name)
-        await system.interact(name, "view", 200)
-        await all_committed(system, "interaction", "variant_posted")
+        await counted(system, name, 200)
         assert monitor.stop() == 0
         await delete(settings, f"{settings.app_id}-engagement-changelog")
         monitor.start()
@@ -139,9 +147,7 @@ async def test_records_that_retention_removed_unread_are_counted(settings: Setti
     """In the log and in a metric; what is left is decided (P31). All records below an offset are deleted, as retention does."""
     async with running(settings, tmp_path, **QUICK) as system:
         monitor, name = system.monitors[0], fresh("patchy")
-        await system.post(name)
-        sent = await system.interact(name, "view", 100)
-        await all_committed(system, "interaction", "variant_posted")
+        sent = await counted(system, name, 100)
         assert monitor.stop() == 0
         await system.interact(name, "view", 300)
         tp = TopicPartition(system.topic("interaction"), sent.partition)
@@ -152,10 +158,7 @@ async def test_records_that_retention_removed_unread_are_counted(settings: Setti
         assert f"120 records of {tp.topic}[{tp.partition}] are lost" in monitor.log.read_text()
         _, metrics = await system.call(monitor, "GET", "/metrics")
         assert f'performance_monitor_records_lost_total{{topic="{tp.topic}"}} 120.0' in metrics
-        await system.interact(name, "view", 1, count=220)
-        await system.interact(name, "like", 10)
-        rows = await system.until_ended([name], 20)
-        assert (rows[name]["outcome"], rows[name]["final_view_count"]) == ("killed", 500)
+        await brought_down(system, name, 220)
 
 
 @only_on_demand
@@ -165,9 +168,7 @@ async def test_offsets_set_back_to_the_beginning_change_nothing(settings: Settin
         names = [fresh(f"bad-{number}") for number in range(10)]
         await asyncio.gather(*(killed(system, name) for name in names))
         quiet = fresh("quiet")
-        await system.post(quiet)
-        await system.interact(quiet, "view", 100)
-        await all_committed(system, "interaction", "variant_posted")
+        await counted(system, quiet, 100)
         workers = (system.monitors[0], system.sink)
         before = await everything(system)
         assert [worker.stop() for worker in workers] == [0, 0]
@@ -187,9 +188,7 @@ async def test_offsets_set_back_to_the_beginning_change_nothing(settings: Settin
         assert again
         assert float(again[1]) >= 10 * 12 + 101
         assert await everything(system) == before
-        await system.interact(quiet, "view", 1, count=400)
-        await system.interact(quiet, "like", 10)
-        assert (await system.until_ended([quiet], 20))[quiet]["final_view_count"] == 500
+        await brought_down(system, quiet, 400)
 
 
 async def everything(system: System) -> tuple[object, ...]:
