@@ -80,6 +80,11 @@ class MonitoringRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Whether this is a kill."""
         return self.kind == "killed"
 
+    @property
+    def decided_on(self) -> dict[str, Any]:
+        """What an end followed from, as far as its metadata say: counts per kind, and the deciding event."""
+        return {name: self.monitoring_metadata[name] for name in ("counts", "deciding_event") if name in self.monitoring_metadata}
+
     def to_bytes(self) -> bytes:
         """The value of the Kafka record. Equal records give equal bytes."""
         return _ENCODER.encode(_to_wire(self))

@@ -176,7 +176,7 @@ def _end_entry(record: MonitoringRecord) -> AuditEntry:
         "final_engagement_rate": record.final_engagement_rate,
         "final_interaction_count": record.final_interaction_count,
         "final_view_count": record.final_view_count,
-        **{name: record.monitoring_metadata[name] for name in ("counts", "deciding_event") if name in record.monitoring_metadata},
+        **record.decided_on,
         **_decision(record),
     }
     return AuditEntry(actor="monitor", action="session_ended", session_id=record.session_id, variant_id=record.variant_id, facts=facts)

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from models.errors import Stop
+from streams.local.whole import write_whole
 
 LOOPBACK = "127.0.0.1"
 LOG_LIMIT = 16 * 1024 * 1024  # bytes a log may reach before it is set aside, one generation of it being kept
@@ -83,7 +84,7 @@ class Child:
             self._process = _starter.submit(
                 subprocess.Popen, argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, env=None if env is None else dict(env), start_new_session=True
             ).result()
-        _write_whole(self.pid_file, f"{self._process.pid}\n")
+        write_whole(self.pid_file, f"{self._process.pid}\n")
 
     def stop(self, *steps: tuple[signal.Signals, float]) -> None:
         """Ask it to end, less and less politely, and at last make it; returns when it is gone.
@@ -187,10 +188,3 @@ def free_port() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arriving = path.with_name(f"{path.name}.new")
-    arriving.write_text(text)
-    arriving.replace(path)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from streams.local.whole import write_whole
+
 FILE = "endpoints.json"
 
 
@@ -31,7 +33,5 @@ class Endpoints:
         return json.dumps(asdict(self))
 
     def write(self, data_dir: Path) -> None:
-        """Put it into the data directory, by rename: who reads it sees the old one or the new one, whole."""
-        arriving = data_dir / f".{FILE}.new"
-        arriving.write_text(f"{self.to_json()}\n", encoding="utf-8")
-        arriving.replace(data_dir / FILE)
+        """Put it into the data directory, whole."""
+        write_whole(data_dir / FILE, f"{self.to_json()}\n")

