@@ -20,10 +20,8 @@ from models.errors import Reject, Stop
 from models.moments import from_datetime, to_datetime
 from models.records import ACTIVE, OUTCOMES, Base, ScheduledPost, VariantMonitoring, VariantPool
 from models.views import Place, SessionRecord
-from streams.database import connection_parameters, create_engine, explained, is_storable, ping
+from streams.database import connection_parameters, explained, is_storable
 from streams.settings import Settings
-
-__all__ = ["MAX_LIMIT", "Store", "create_engine", "migrate", "ping"]
 
 MAX_LIMIT = 1_000
 """Most sessions that are read at once."""

@@ -13,8 +13,6 @@ from streams.settings import Settings
 from streams.web.problems import Problem
 from streams.web.tokens import Scope, Tokens, digest
 
-__all__ = ["CALLER", "Caller", "Gate", "Scope", "check_bind"]
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:

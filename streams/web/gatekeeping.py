@@ -17,12 +17,13 @@ from yarl import URL
 
 from streams.addresses import is_loopback
 from streams.settings import Settings
-from streams.web.auth import CALLER, Caller, Gate, Scope
+from streams.web.auth import CALLER, Caller, Gate
 from streams.web.inputs import BODY, read_body
 from streams.web.problems import REQUEST_ID, Answer, Problem, answer_problems
 from streams.web.repeats import Answers, answer_once
 from streams.web.routes import Route, route_of
 from streams.web.services import SERVICES
+from streams.web.tokens import Scope
 
 logger = logging.getLogger("streams.web.access")
 

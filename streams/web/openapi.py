@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.engagement import KINDS
 from models.events import ID_LIMIT, VariantPosted
-from streams.web.auth import Scope
+from streams.web.tokens import Scope
 
 if TYPE_CHECKING:
     from streams.web.routes import Route

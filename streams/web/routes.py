@@ -8,9 +8,9 @@ from typing import Any
 from aiohttp import web
 
 from streams.web import calls
-from streams.web.auth import Scope
 from streams.web.openapi import document
 from streams.web.problems import Answer
+from streams.web.tokens import Scope
 
 VARIANT = {"name": "variant_id", "in": "path", "required": True, "description": "Percent-encoded: `a/b` is `a%2Fb`.", "schema": {"$ref": "#/components/schemas/Id"}}
 LIMIT = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}}

@@ -17,11 +17,12 @@ from aiohttp import web
 
 from streams.metrics import CONTENT_TYPE, Metrics
 from streams.settings import Settings
-from streams.web.auth import Gate, Scope, check_bind
+from streams.web.auth import Gate, check_bind
 from streams.web.gatekeeping import guard_origin, protect
 from streams.web.problems import Answer, answer_problems, keep_to_problems
 from streams.web.readiness import Probe
 from streams.web.server import HANDLER_ARGUMENTS, SHUTDOWN_SECONDS, Runner
+from streams.web.tokens import Scope
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models import ids
 from models.monitoring_record import Kind, MonitoringRecord
+from streams.database import create_engine
 from streams.settings import Settings
-from streams.store import create_engine, migrate
+from streams.store import migrate
 
 POSTED_US = 1_700_000_000_000_000
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from models import ids
 from models.monitoring_record import MonitoringRecord
 from streams.clock import wall_clock
+from streams.database import create_engine
 from streams.metrics import Metrics
 from streams.outbound.messages import idempotency_key, signature
 from streams.outbound.pending import Claimed, Outcome, PendingCalls
@@ -25,7 +26,6 @@ from streams.outbound.sending import Sender
 from streams.outbound.target import Target
 from streams.persistence import Persisted, persist
 from streams.settings import Settings
-from streams.store import create_engine
 from tests.integration.receiver import FAULTS, Receiver, Request, half
 
 Sql = Callable[..., list[tuple[Any, ...]]]

@@ -168,8 +168,9 @@ async def test_a_post_that_is_scheduled_after_the_kill_does_not_go_out(engine: A
 
 async def test_cleanup_works_on_tables_of_others(database: str, sql: Sql, record: Record):
     """Their ids may be uuids, their kill_id a text, their status an enum."""
+    from streams.database import create_engine
     from streams.settings import Settings
-    from streams.store import create_engine, migrate
+    from streams.store import migrate
 
     sql("CREATE TYPE post_status AS ENUM ('scheduled', 'retry_scheduled', 'published', 'failed', 'cancelled')")
     sql("CREATE TYPE pool_status AS ENUM ('active', 'killed')")

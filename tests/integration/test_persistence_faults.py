@@ -19,11 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from models.errors import Retry, Stop
 from models.monitoring_record import MonitoringRecord
 from streams import persister as persister_module
+from streams.database import create_engine, ping
 from streams.local.postgres import PostgresServer
 from streams.persistence import Persisted, persist
 from streams.persister import Persister
 from streams.settings import Settings
-from streams.store import create_engine, ping
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Record = Callable[..., MonitoringRecord]

@@ -14,9 +14,10 @@ from models.errors import Retry
 from models.moments import MINUTE
 from models.monitoring_record import MonitoringRecord
 from models.views import place_of
+from streams.database import create_engine
 from streams.persistence import persist
 from streams.settings import Settings
-from streams.store import Store, create_engine
+from streams.store import Store
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Record = Callable[..., MonitoringRecord]

@@ -21,11 +21,12 @@ from models.views import SessionView, place_of
 from streams.audit import audit
 from streams.cleanup import revive
 from streams.clock import wall_clock
+from streams.database import create_engine, ping
 from streams.local.child import free_port
 from streams.metrics import Metrics
 from streams.persistence import persist
 from streams.settings import Settings
-from streams.store import Store, create_engine, ping
+from streams.store import Store
 from streams.web.database import Database
 from streams.web.install import application_options, mount
 from streams.web.memory import MemoryLive, MemoryPublish, MemoryStore, ended, recorded, view

@@ -19,9 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.monitoring_record import MonitoringRecord, parse
 from streams import persistence
+from streams.database import create_engine
 from streams.persistence import persist
 from streams.settings import Settings
-from streams.store import create_engine, migrate
+from streams.store import migrate
 from tests.simulation.dice import Dice
 from tests.simulation.history import Shape
 from tests.simulation.oracle import judge

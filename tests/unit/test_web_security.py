@@ -21,7 +21,7 @@ from streams.local.child import free_port
 from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.web import inputs
-from streams.web.auth import Gate, Scope, check_bind
+from streams.web.auth import Gate, check_bind
 from streams.web.install import faust_web_options, install
 from streams.web.memory import MemoryLive, MemoryPublish, MemoryStore
 from streams.web.playground import World
@@ -29,7 +29,7 @@ from streams.web.problems import Problem
 from streams.web.routes import ROUTES, Route
 from streams.web.server import HANDLER_ARGUMENTS
 from streams.web.sink_server import SinkServer, application
-from streams.web.tokens import LOOK_AGAIN_SECONDS, Tokens
+from streams.web.tokens import LOOK_AGAIN_SECONDS, Scope, Tokens
 
 P = "/performance-monitor"
 POSTED = {"variant_id": "v1", "persona_id": "ada", "post_id": "p1", "expected_engagement_rate": 0.06}
