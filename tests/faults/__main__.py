@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import shutil
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -24,6 +26,7 @@ def main() -> int:
     given = argparse.ArgumentParser(prog="make faults ARGS=…", description=__doc__)
     given.add_argument("--runs", type=int, default=200, help="number of schedules [default: 200, about four hours]")
     given.add_argument("--seed", type=int, default=1, help="seed of the first; the next ones follow")
+    given.add_argument("--minutes", type=float, default=math.inf, help="begin none after so many minutes")
     given.add_argument("--events", type=int, default=20_000, help="events of each")
     given.add_argument("--variants", type=int, default=500, help="variants of each")
     given.add_argument("--seconds", type=float, default=30.0, help="length of the traffic of each")
@@ -57,13 +60,19 @@ async def _bites(home: Path, safeguards: list[str]) -> list[str]:
 
 async def _run(home: Path, chosen: argparse.Namespace) -> list[Report]:
     size = Size(chosen.variants, chosen.events, chosen.seconds)
-    reports = []
+    reports: list[Report] = []
+    until = time.monotonic() + 60 * chosen.minutes
     with serving(home) as servers:
         for seed in range(chosen.seed, chosen.seed + chosen.runs):
-            report = await run_schedule(servers, home / f"seed-{seed}", seed, size, monitors=chosen.monitors, without=chosen.without, faults=lanes(chosen.only))
+            if time.monotonic() > until:
+                break
+            try:
+                report = await run_schedule(servers, home / f"seed-{seed}", seed, size, monitors=chosen.monitors, without=chosen.without, faults=lanes(chosen.only))
+            except Exception as error:  # noqa: BLE001 - the others are played all the same
+                report = Report(seed, wrong=[f"the schedule itself failed: {error!r}"])
             print("\n".join(report.lines()), flush=True)
             if report.wrong:
-                print(f"  logs are in {home}; again: make faults ARGS='--runs 1 --seed {seed}'", file=sys.stderr)
+                print(f"  logs and records are in {home}; again, with the other arguments as they are: --runs 1 --seed {seed}", file=sys.stderr)
             reports.append(report)
     return reports
 

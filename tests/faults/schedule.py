@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from tests.faults.evidence import keep_topics
 from tests.faults.menu import SERVER_FAULTS, WORKER_FAULTS, Fault, Injected
-from tests.faults.stage import Servers, Stage, staged
+from tests.faults.servers import Servers
+from tests.faults.stage import Stage, staged
 from tests.faults.traffic import Sender, make_plan
 
 
@@ -74,7 +76,10 @@ ALL = lanes()
 
 
 async def run_schedule(servers: Servers, home: Path, seed: int, size: Size, *, monitors: int = 2, without: str | None = None, faults: Lanes = ALL) -> Report:
-    """Run the schedule of ``seed``, made of these ``faults``; ``without`` names a safeguard to take out of the workers (``sabotage/sitecustomize.py``)."""
+    """Run the schedule of ``seed``, made of these ``faults``; ``without`` names a safeguard to take out of the workers (``sabotage/sitecustomize.py``).
+
+    Workers' logs stand in ``home``; and what was on the topics, if something is wrong that should not be.
+    """
     sabotage = {"PYTHONPATH": str(Path(__file__).with_name("sabotage")), "SABOTAGE": without} if without else {}
     report, began = Report(seed), time.monotonic()
     async with staged(servers, home, monitors, **sabotage) as stage:
@@ -91,6 +96,8 @@ async def run_schedule(servers: Servers, home: Path, seed: int, size: Size, *, m
         report.faults = [(fault.name, fault.bite()) for lane in injected for fault in lane]
         report.results, report.outcomes, report.exits = verdict.results, Counter(fate.outcome for fate in verdict.fates.values()), stage.exits
         report.copies = await _copies(stage)
+        if report.wrong and not without:
+            await keep_topics(stage.system.settings, home)
     report.seconds = time.monotonic() - began
     return report
 
