@@ -18,6 +18,7 @@ from models.records import ScheduledPost, VariantPool
 from streams.commands.common import put, tell
 from streams.commands.kills import kill_line
 from streams.database import create_engine, explained
+from streams.event_log import MOMENT_FIELD
 from streams.integration import EventPublisher, KillSubscriber, VariantKilled
 from streams.integration.pipeline import Pipeline
 from streams.traffic import DAY_SECONDS, WINDOW_MINUTES, Variant, happenings, plan_day
@@ -90,7 +91,7 @@ async def _live_through(day: int, seed: int, publisher: EventPublisher, engine: 
         if ahead > 0:
             await asyncio.sleep(ahead)
         moment = format_moment(round((start + happening.after) * 1e6))
-        await pipeline.send(happening.topic, {**happening.value, "posted_at" if happening.topic == "variant_posted" else "occurred_at": moment})
+        await pipeline.send(happening.topic, {**happening.value, MOMENT_FIELD[happening.topic]: moment})
     await pipeline.drain()
     last_deadline = start + variants[-1].posted_after + 60 * WINDOW_MINUTES
     await asyncio.sleep(max(0.0, last_deadline + AFTER_DEADLINE_SECONDS - time.time()))
