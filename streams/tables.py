@@ -1,4 +1,4 @@
-"""Faust tables whose recovered content is handed over to a partition's monitor, and whose writes can be awaited.
+"""Faust tables whose recovered content is handed over to a partition's monitor; ``streams.changelog`` writes it.
 
 The live state of a partition is its ``PartitionMonitor``; a table is its durable form: a changelog that Faust declares,
 assigns with the source partitions and reads back. So a table keeps in memory only what recovery has just read, by
@@ -156,7 +156,7 @@ def drop_unapplied(recovery: Any) -> None:
 
 
 class StateTable(faust.Table):  # type: ignore[misc]
-    """A Faust table of raw keys and values, written with ``write`` and read back with ``take``."""
+    """A Faust table of raw keys and values: it names the keys and the changelog, and hands over with ``take`` what was read back."""
 
     def __init__(self, app: faust.App, *, name: str, partitions: int, **options: Any) -> None:
         options = {"extra_topic_configs": COMPACTED, "key_type": bytes, "value_type": bytes, **options}
