@@ -13,6 +13,8 @@ from streams.patience import WaitingTables, WaitingTransport
 from streams.settings import Settings
 
 COMMIT_SECONDS = 0.5
+FETCH_BYTES = 512 << 10
+"""Most bytes of one partition in an answer, unless its first batch is larger. At full speed several answers are in memory; larger ones make no less work."""
 REQUEST_SECONDS = 30.0
 """How long an answer of Kafka may take; Faust's producer would wait 20 minutes."""
 
@@ -44,7 +46,7 @@ def create_app(settings: Settings, app_id: str, **options: Any) -> faust.App:
             "topic_disable_leader": True,
             "table_standby_replicas": 0,
             "consumer_auto_offset_reset": "earliest",
-            "consumer_max_fetch_size": 4 << 20,
+            "consumer_max_fetch_size": FETCH_BYTES,
             "broker_session_timeout": settings.session_timeout_seconds,
             "broker_heartbeat_interval": settings.session_timeout_seconds / 3,
             "broker_request_timeout": REQUEST_SECONDS,
