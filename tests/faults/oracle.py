@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 KINDS = ("view", "like", "reply", "repost", "quote", "share", "click", "save")
 TOTALS = ("views", "likes", "replies", "reposts", "quotes", "shares", "clicks", "saves")
@@ -39,9 +39,31 @@ Place = tuple[str, int, int]
 """Topic (without prefix), partition, offset."""
 
 
+class Event(NamedTuple):
+    """What an interaction says.
+
+    Attributes:
+        moment: When it happened (microseconds).
+        totals: Of a snapshot, by kind; None for an increment.
+    """
+
+    kind: str
+    moment: int
+    count: int = 1
+    totals: dict[str, int] | None = None
+    event_id: str | None = None
+
+
 @dataclass(slots=True)
 class Fate:
-    """What has to become of one session. Moments in microseconds."""
+    """What has to become of one session. Moments in microseconds.
+
+    Attributes:
+        decided_by: Partition and offset of the record that killed it.
+        increments: By kind, the sum of what increments have counted.
+        counts: By kind, the larger one of that sum and the highest total of a snapshot.
+        seen: Event ids that have counted.
+    """
 
     variant_id: str
     post_id: str
@@ -57,7 +79,7 @@ class Fate:
     ended_at: int = 0
     decided_by: tuple[int, int] | None = None
     increments: Counter[str] = field(default_factory=Counter)
-    snapshots: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     seen: set[str] = field(default_factory=set)
 
     @property
@@ -67,10 +89,6 @@ class Fate:
     @property
     def kill_id(self) -> uuid.UUID:
         return uuid.uuid5(self.session_id, "kill")
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {kind: max(self.increments[kind], self.snapshots[kind]) for kind in KINDS}
 
     @property
     def views(self) -> int:
@@ -83,6 +101,42 @@ class Fate:
     @property
     def rate(self) -> float | None:
         return self.interactions / self.views if self.views else None
+
+    def fold(self, event: Event, appended: int, place: tuple[int, int], grace: int) -> str:
+        """Let an interaction count, if it does; return what becomes of its record.
+
+        Args:
+            event: What it says.
+            appended: When it was appended.
+            place: Partition and offset.
+            grace: So long after the deadline it may still be appended.
+        """
+        if self.outcome == "killed":
+            return "after_end"
+        if event.moment < self.posted_at:
+            return "early"
+        if event.moment >= self.deadline or appended >= self.deadline + grace:
+            return "late"
+        if event.event_id is not None:
+            if event.event_id in self.seen:
+                return "duplicate"
+            self.seen.add(event.event_id)
+        if event.totals is not None:
+            for kind, total in event.totals.items():
+                self.counts[kind] = max(self.counts[kind], total)
+        else:
+            self.increments[event.kind] += event.count
+            self.counts[event.kind] = max(self.counts[event.kind], self.increments[event.kind])
+        views, interactions = self.views, self.interactions
+        if interactions >= self.min_interactions and views > 0 and interactions / views < self.threshold * self.expected_rate:
+            self.outcome, self.ended_at, self.decided_by = "killed", event.moment, place
+            self.reason = f"Below {self.threshold * 100:.6g}% of expected engagement rate"
+        return "counted"
+
+    def expire(self) -> None:
+        """Pass its deadline, which ends it if nothing else has."""
+        if self.outcome == "timed_out":
+            self.ended_at, self.reason = self.deadline, f"{self.timeout_minutes:.6g}-minute monitoring window expired"
 
 
 @dataclass(slots=True)
@@ -123,13 +177,13 @@ def judge(topics: dict[str, list[Raw]], grace_seconds: float) -> Verdict:
         verdict.results["counted" if is_new else "duplicate"] += 1
     for raw in _in_order(topics["interaction"]):
         try:
-            event = _interaction(raw)
+            name, event = _interaction(raw)
         except _Unusable:
             verdict.dead.add(("interaction", raw.partition, raw.offset))
             verdict.results["dead_letter"] += 1
             continue
-        owner = verdict.fates.get((event["variant_id"], event["post_id"]))
-        verdict.results["waiting" if owner is None else _fold(owner, event, raw, round(grace_seconds * SECOND))] += 1
+        owner = verdict.fates.get(name)
+        verdict.results["waiting" if owner is None else owner.fold(event, raw.timestamp * 1_000, (raw.partition, raw.offset), round(grace_seconds * SECOND))] += 1
     for raw in _in_order(topics["monitoring_control"]):
         stop = json.loads(raw.value or b"")
         stopped = [fate for (variant, post), fate in verdict.fates.items() if variant == stop["variant_id"] and stop.get("post_id") in (None, post) and fate.outcome == "timed_out"]
@@ -138,8 +192,7 @@ def judge(topics: dict[str, list[Raw]], grace_seconds: float) -> Verdict:
             fate.outcome, fate.reason, fate.ended_at = "stopped", "Manually stopped", raw.timestamp * 1_000
         verdict.results["counted" if stopped else "after_end"] += 1
     for fate in verdict.fates.values():
-        if fate.outcome == "timed_out":
-            fate.ended_at, fate.reason = fate.deadline, f"{fate.timeout_minutes:.6g}-minute monitoring window expired"
+        fate.expire()
     return verdict
 
 
@@ -195,41 +248,19 @@ def _posted(raw: Raw) -> Fate:
     )  # fmt: skip
 
 
-def _interaction(raw: Raw) -> dict[str, Any]:
+def _interaction(raw: Raw) -> tuple[tuple[str, str], Event]:
     value = _object(raw)
-    kind = value.get("kind")
+    kind, count, totals, event_id = value.get("kind"), 1, None, value.get("event_id")
     if kind == "snapshot":
-        totals = value.get("totals")
-        if not isinstance(totals, dict) or not any(name in totals for name in TOTALS):
+        shown = value.get("totals")
+        if not isinstance(shown, dict) or not any(name in shown for name in TOTALS):
             raise _Unusable
-        value["totals"] = {kind: _whole(totals.get(name) or 0, 0, MOST_TOTAL) for kind, name in zip(KINDS, TOTALS, strict=True)}
+        totals = {kind: _whole(shown.get(name) or 0, 0, MOST_TOTAL) for kind, name in zip(KINDS, TOTALS, strict=True)}
     elif kind in KINDS:
-        value["count"] = _whole(value.get("count", 1), 1, MOST_COUNT)
+        count = _whole(value.get("count", 1), 1, MOST_COUNT)
     else:
         raise _Unusable
-    value["moment"] = _moment(value.get("occurred_at"), raw)
-    if value.get("event_id") is not None and not (isinstance(value["event_id"], str) and 1 <= len(value["event_id"]) <= LONGEST_ID):
+    moment = _moment(value.get("occurred_at"), raw)
+    if event_id is not None and not (isinstance(event_id, str) and 1 <= len(event_id) <= LONGEST_ID):
         raise _Unusable
-    return value
-
-
-def _fold(fate: Fate, event: dict[str, Any], raw: Raw, grace: int) -> str:
-    if fate.outcome == "killed":
-        return "after_end"
-    if event["moment"] < fate.posted_at:
-        return "early"
-    if event["moment"] >= fate.deadline or raw.timestamp * 1_000 >= fate.deadline + grace:
-        return "late"
-    if event.get("event_id") is not None:
-        if event["event_id"] in fate.seen:
-            return "duplicate"
-        fate.seen.add(event["event_id"])
-    if event["kind"] == "snapshot":
-        fate.snapshots |= Counter(event["totals"])
-    else:
-        fate.increments[event["kind"]] += event["count"]
-    views, interactions = fate.views, fate.interactions
-    if interactions >= fate.min_interactions and views > 0 and interactions / views < fate.threshold * fate.expected_rate:
-        fate.outcome, fate.ended_at, fate.decided_by = "killed", event["moment"], (raw.partition, raw.offset)
-        fate.reason = f"Below {fate.threshold * 100:.6g}% of expected engagement rate"
-    return "counted"
+    return (value["variant_id"], value["post_id"]), Event(kind, moment, count, totals, event_id)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from faust.types import TP
 
@@ -17,8 +17,7 @@ from streams.tables import Recovered
 from tests.simulation.loop import SimulatedLoop
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record of a source topic, as a consumer sees it; ``timestamp`` is its append time in milliseconds."""
 
     offset: int
@@ -27,8 +26,7 @@ class Record:
     value: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """A record that the worker has appended."""
 
     offset: int
@@ -82,6 +80,10 @@ class Broker:
         for (name, _), records in list(self.appended.items()):
             if name == topic:
                 yield from (record for record in records if record is not None)
+
+    def count_told(self, topics: Collection[str]) -> int:
+        """Return how many records there are on these topics."""
+        return sum(len(records) for (name, _), records in self.appended.items() if name in topics)
 
     def recovered(self, topic: str, partition: int, end: int | None = None) -> Recovered:
         """Return what a changelog says up to the offset ``end``; by default, all of it."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,19 +13,24 @@ from models.session import Result
 from models.state import decode_session
 from streams.changelog import Overtaken
 from streams.tables import parse_key
+from tests.faults.oracle import EPOCH, Fate
 from tests.simulation.broker import Broker
 from tests.simulation.dice import Dice
 from tests.simulation.history import DAY, SECOND, History, Shape
-from tests.simulation.oracle import EPOCH, Fate, Verdicts, judge
+from tests.simulation.oracle import Verdicts, judge
 from tests.simulation.plan import Ending, LifePlan, Plan
 from tests.simulation.worker import CHANGELOGS, COMPACTION_LAG, FLUSH_PAUSE, Life
 
 SETTLING = int(FLUSH_PAUSE * SECOND) + 2 * SECOND + 500_000
 """Microseconds after the last deadline until everything is told, also when flushes take long and so come seldom."""
+RESTING = int(FLUSH_PAUSE * SECOND) + 500_000
+"""Microseconds for which nothing may happen any more: a flush, a look at what is due and a commit fall into them."""
+LOOK = 250_000
+"""Microseconds until the next look whether all is done."""
 AT_A_TIME = 10_000
 """Microseconds that one of two workers is ahead of the other at most."""
 MOST_OVERTAKEN = 8
-NAMESPACE = uuid.UUID("6f1d0f5e-3c0b-5b7e-9a55-0d7c1f2b8e41")
+TOLD = ("variant_killed", "monitoring_record", "dead_letter")
 
 
 class Violation(AssertionError):
@@ -101,14 +105,16 @@ def _live_to_the_end(plan: Plan, life: Life, lingering: Life | None, until: int,
     """Live on until nothing is left to be done, and check that; False if another one's writes have got in between."""
     first = dict(run.broker.committed)
     try:
-        if not _share_the_log(life, lingering, until, None, run):
+        if not _share_the_log(life, lingering, until, None, run, _Rest(run, life).has_lasted):
             return False
         _check_rest(run, life, first)
         _check_told(run, judge(plan.history), plan.shape)
+        told = run.broker.count_told(TOLD)
         life.loop.now += DAY
-        if not _share_the_log(life, None, life.loop.now + SETTLING, None, run):
+        if not _share_the_log(life, None, life.loop.now + SETTLING, None, run, lambda: _is_forgotten(run, life)):
             return False
         _check_forgotten(run, life)
+        claim(plan.shape.strays or run.broker.count_told(TOLD) == told, "a day later nothing more is told", told)
     finally:
         _note(run, life)
         life.crash()
@@ -152,8 +158,52 @@ def _compact(run: Run, now: int, shape: Shape) -> None:
                 run.broker.compact(name, partition, now - COMPACTION_LAG)
 
 
-def _share_the_log(life: Life, lingering: Life | None, until: int, steps: int | None, run: Run) -> bool:
-    """Let a worker live beside one that does not know that its partitions are another's; False if it has to start anew, as it has been overtaken."""
+@dataclass(slots=True)
+class _Rest:
+    """Whether nothing is left that could still happen before the day is over; ``_check_rest`` looks closer, and says what there is."""
+
+    run: Run
+    life: Life
+    begun: int | None = None
+
+    def has_lasted(self) -> bool:
+        """Tell whether it has lasted long enough to believe in it."""
+        if not self._is_there():
+            self.begun = None
+            return False
+        if self.begun is None:
+            self.begun = self.life.loop.now
+        return self.life.loop.now - self.begun >= RESTING
+
+    def _is_there(self) -> bool:
+        broker, monitors = self.run.broker, self.life.monitors
+        return (
+            not broker.straying
+            and len(monitors) == len({tp.partition for tp in broker.sources})
+            and all(broker.committed.get(tp, 0) == len(records) for tp, records in broker.sources.items())
+            and not any(monitor.active_count or monitor.waiting.count or any(s.start_pending or s.end_pending for s in monitor.sessions) for monitor in monitors)
+            and not self.life.busy_workers()
+        )
+
+
+def _is_forgotten(run: Run, life: Life) -> bool:
+    return not any(monitor.sessions for monitor in life.monitors) and not any(run.broker.recovered(name, tp.partition).content for name in CHANGELOGS for tp in run.history.records)
+
+
+def _share_the_log(life: Life, lingering: Life | None, until: int, steps: int | None, run: Run, is_over: Callable[[], bool] | None = None) -> bool:
+    """Let a worker live beside one that does not know that its partitions are another's.
+
+    Args:
+        life: The one that has the partitions.
+        lingering: The other one, if there is one.
+        until: So long at most.
+        steps: So many steps at most, without the other one.
+        run: What is noted.
+        is_over: When the other one is gone, tells now and then whether it has lived for long enough.
+
+    Returns:
+        False if it has to start anew, as it has been overtaken.
+    """
     begins = lingering is not None and not lingering.stands_still
     try:
         while lingering is not None and steps is None and life.loop.now < until:
@@ -167,7 +217,10 @@ def _share_the_log(life: Life, lingering: Life | None, until: int, steps: int | 
                 lingering.crash(strays=True)
                 life.log.expect_strays()
                 lingering = None
-        life.run(until, steps)
+        if is_over is None:
+            life.run(until, steps)
+        while is_over is not None and life.loop.now < until and not is_over():
+            life.run(min(life.loop.now + LOOK, until))
     except Overtaken:
         run.overtaken += 1
         return False
@@ -269,10 +322,10 @@ def _check_told(run: Run, verdicts: Verdicts, shape: Shape) -> None:
     claim({session for session, end in ends.items() if end["kind"] == "killed"} == set(kills), "who has ended so is killed")
     run.kills = len(kills)
     run.outcomes.update(end["kind"] for end in ends.values())
-    fates = {str(uuid.uuid5(NAMESPACE, json.dumps([*name], ensure_ascii=False, separators=(",", ":")))): fate for name, fate in verdicts.fates.items()}
+    fates = {str(fate.session_id): fate for fate in verdicts.fates.values()}
     claim(set(starts) == set(ends) == set(fates), "each session that was posted starts and ends, and no other", set(starts) ^ set(ends), set(fates) ^ set(ends))
     for session, fate in fates.items():
-        if not (fate.is_open or shape.anonymous or ends[session]["kind"] == "stopped"):
+        if not ((fate.variant_id, fate.post_id) in verdicts.undecided or shape.anonymous or ends[session]["kind"] == "stopped"):
             _check_fate(fate, starts[session], ends[session], kills.get(session))
     if not shape.anonymous:
         letters = _letters(run)
@@ -298,9 +351,9 @@ def _check_fate(fate: Fate, start: dict[str, Any], end: dict[str, Any], kill: di
     claim(end["kill_reason"] == fate.reason, "it ends for the right reason", end, fate)
     claim((end["final_view_count"], end["final_interaction_count"]) == (fate.views, fate.interactions), "its counts are right", end, fate)
     claim(end["monitoring_metadata"]["counts"] == fate.counts, "its counts per kind are right", end, fate)
-    claim(end["final_engagement_rate"] == (fate.interactions / fate.views if fate.views else None), "its rate is right", end, fate)
+    claim(end["final_engagement_rate"] == fate.rate, "its rate is right", end, fate)
     claim((kill is not None) == (fate.outcome == "killed"), "who must be killed is, and nobody else", kill, fate)
     if kill is not None:
-        claim(kill["deciding_event"]["offset"] == fate.deciding_offset, "the right event decides", kill, fate)
+        claim((kill["deciding_event"]["partition"], kill["deciding_event"]["offset"]) == fate.decided_by, "the right event decides", kill, fate)
         claim(kill["reason"] == fate.reason and kill["counts"] == fate.counts, "the kill says why", kill, fate)
         claim(kill["time_to_kill_seconds"] == (fate.ended_at - fate.posted_at) / 1e6, "the kill says how soon", kill, fate)

@@ -2,9 +2,12 @@
 
 The project's own ``Monitoring``, ``PartitionWorker`` and ``PartitionMonitor`` live through seeded histories on a simulated log,
 are killed between any two steps, stopped, started again, and held against an oracle that shares no code with them.
-Five tests of 1,500 seeds, with some 500 records each; on a slow machine each stops after ``SECONDS``, and says how far it has come.
-``EARLY_KILL_SIMULATION_SEEDS`` says how many seeds each test runs, however long that takes. A seed that fails is named, with what is left of it
-when all is left out that it fails without; alone, and always the same, it runs with::
+Five tests of 2,000 seeds, with some 500 records each; on a slow machine each stops after ``SECONDS``, and says with ``-rP`` how far it has come.
+All 10,000, however long that takes (``EARLY_KILL_SIMULATION_SEEDS`` is the number for each test)::
+
+    EARLY_KILL_SIMULATION_SEEDS=2000 pytest tests/simulation/test_crashes.py
+
+A seed that fails is named, with what is left of it when all is left out that it fails without; alone, and always the same, it runs with::
 
     EARLY_KILL_SIMULATION_SEED=<seed> pytest tests/simulation/test_crashes.py -k <test>
 """
@@ -21,7 +24,7 @@ import pytest
 from tests.simulation.seeds import FAMILIES, Failed, processes, run_many, run_some, tell
 
 WANTED = os.environ.get("EARLY_KILL_SIMULATION_SEEDS")
-SEEDS = int(WANTED or "1500")
+SEEDS = int(WANTED or "2000")
 SECONDS = math.inf if WANTED else 35.0
 """For each test; the pool of processes takes some more to start."""
 ONE = os.environ.get("EARLY_KILL_SIMULATION_SEED")

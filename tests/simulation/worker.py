@@ -218,6 +218,8 @@ class Life:
             rng.shuffle(tps)
             for tp in tps:
                 first = consumer.positions[tp]
+                if first == len(broker.sources[tp]):
+                    continue
                 waiting = broker.end(tp, self.loop.now) - first
                 if waiting <= 0 or not self.monitoring.may_fetch(tp):
                     continue
