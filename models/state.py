@@ -18,10 +18,15 @@ from models.session import End, Origin, Outcome, Session
 from models.waiting import Waiter
 
 
-class _State(msgspec.Struct, frozen=True, array_like=True):
-    """The fields of a session in the order they are stored; new ones go to the end, with a default."""
+class _Versioned(msgspec.Struct, frozen=True, array_like=True):
+    """What a state of any version begins with."""
 
     version: int
+
+
+class _State(_Versioned, frozen=True, array_like=True):
+    """The fields of a session in the order they are stored; new ones go to the end, with a default."""
+
     variant_id: str
     persona_id: str
     post_id: str
@@ -45,6 +50,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
 _VERSION = 2
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_State)
+_version_decoder = msgspec.msgpack.Decoder(_Versioned)
 _waiters_decoder = msgspec.msgpack.Decoder(list[tuple[int, int, int, bytes, bytes]])
 
 
@@ -109,14 +115,14 @@ def decode_session(value: bytes, segment: Callable[[Session, int], bytes | None]
     """Rebuild a session from its state; ``segment(session, number)`` finds its segments of event ids.
 
     Raises:
-        Stop: The state was written by a later version, or a segment it counts on is missing.
+        Stop: The state was written by another version, or a segment it counts on is missing.
     """
     try:
         state = _decoder.decode(value)
     except msgspec.DecodeError as error:
-        raise Stop(f"a session's state cannot be read: {error}") from error
+        raise _unreadable(value, error) from error
     if state.version != _VERSION:
-        raise Stop(f"a session's state has version {state.version}; this program knows version {_VERSION}")
+        raise _another_version(state)
     session = Session(
         variant_id=state.variant_id,
         persona_id=sys.intern(state.persona_id),
@@ -146,6 +152,19 @@ def decode_session(value: bytes, segment: Callable[[Session, int], bytes | None]
             segments.append(packed)
         session.event_ids = EventIds(memoryview(state.id_tail).cast("Q"), state.first_id_segment, segments)
     return session
+
+
+def _another_version(state: _Versioned) -> Stop:
+    return Stop(f"a session's state has version {state.version}; this program knows version {_VERSION}")
+
+
+def _unreadable(value: bytes, error: msgspec.DecodeError) -> Stop:
+    """Say that another version wrote it, if so: its other fields may have another form."""
+    try:
+        begin = _version_decoder.decode(value)
+    except msgspec.DecodeError:
+        begin = None
+    return Stop(f"a session's state cannot be read: {error}") if begin is None or begin.version == _VERSION else _another_version(begin)
 
 
 def encode_waiters(waiters: Iterable[Waiter]) -> bytes:
