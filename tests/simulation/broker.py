@@ -99,15 +99,25 @@ class Broker:
 
     def compact(self, topic: str, partition: int, before: int) -> None:
         """Take away all records appended before the moment ``before`` that another one of these stands behind, as a broker may at any time."""
-        log, last = self.appended[topic, partition], {}
-        old = [record for record in log if record is not None and record.timestamp * 1_000 < before]
-        for record in old:
-            last[record.key] = record.offset
-        for record in old:
-            if last[record.key] != record.offset:
-                log[record.offset] = None
-                self.compacted += 1
+        log = self.appended[topic, partition]
+        for offset in _outdated(log, before):
+            log[offset] = None
+            self.compacted += 1
         self._recovered.pop((topic, partition), None)
+
+    def content_if_compacted(self, topic: str, partition: int, before: int) -> dict[bytes, bytes]:
+        """Return what a changelog would say if ``compact`` were called."""
+        log = self.appended[topic, partition]
+        outdated, recovered = _outdated(log, before), Recovered({})
+        records: Any = (record for record in log if record is not None and record.offset not in outdated)
+        recovered.apply(records)
+        return recovered.content
+
+
+def _outdated(log: list[Appended | None], before: int) -> set[int]:
+    old = [record for record in log if record is not None and record.timestamp * 1_000 < before]
+    last = {record.key: record.offset for record in old}
+    return {record.offset for record in old if last[record.key] != record.offset}
 
 
 @dataclass(slots=True, eq=False)

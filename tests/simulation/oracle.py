@@ -6,6 +6,7 @@ What an interaction makes of its session is said in ``tests.faults.oracle``; her
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from tests.faults.oracle import EPOCH, KINDS, TOTALS, Event, Fate
 from tests.simulation.history import DAY, History
 
+SOON = 1_000_000
+"""Microseconds within which a worker that has not crashed folds a post; one that has reads all posts before any stop."""
 _decode = json.JSONDecoder().decode
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -25,12 +28,14 @@ class Verdicts:
         dead: Records (topic, partition, offset) that must be in the dead letters.
         may_be_dead: Records that may be there.
         undecided: Sessions of which the log leaves open how they end: an interaction's post came after the time that it has to wait.
+        stopped: Sessions that cannot time out: a stop was appended before their deadline, and well after their post.
     """
 
     fates: dict[tuple[str, str], Fate]
     dead: set[tuple[str, int, int]]
     may_be_dead: set[tuple[str, int, int]]
     undecided: set[tuple[str, str]] = field(default_factory=set)
+    stopped: set[tuple[str, str]] = field(default_factory=set)
 
 
 def _us(raw: Any, appended: int) -> int:
@@ -91,7 +96,21 @@ def judge(history: History) -> Verdicts:  # noqa: C901, PLR0912 - an oracle read
             fate.fold(_event(value, appended), appended, (partition, record.offset), history.grace)
     for fate in fates.values():
         fate.expire()
-    return Verdicts(fates, dead, may_be_dead, undecided)
+    stopped = {
+        name
+        for variant, post, at in _stops(history)
+        for name in fates
+        if name[0] == variant and post in (None, name[1]) and posted_at_all[name] + SOON <= at < fates[name].deadline
+    }
+    return Verdicts(fates, dead, may_be_dead, undecided, stopped)
+
+
+def _stops(history: History) -> Iterator[tuple[str, str | None, int]]:
+    for (topic, partition), records in history.records.items():
+        for record in records if topic == "monitoring_control" else ():
+            if (topic, partition, record.offset) not in history.bad:
+                value = json.loads(record.value or b"")
+                yield value["variant_id"], value["post_id"], record.timestamp * 1_000
 
 
 def _event(value: dict[str, Any], appended: int) -> Event:

@@ -103,11 +103,12 @@ def run_plan(plan: Plan, diary: list[tuple[int, str]] | None = None) -> Run:
 
 def _live_to_the_end(plan: Plan, life: Life, lingering: Life | None, until: int, run: Run) -> bool:
     """Live on until nothing is left to be done, and check that; False if another one's writes have got in between."""
-    first = dict(run.broker.committed)
+    first, began = dict(run.broker.committed), life.loop.now
     try:
         if not _share_the_log(life, lingering, until, None, run, _Rest(run, life).has_lasted):
             return False
         _check_rest(run, life, first)
+        _check_written_again(run, began)
         _check_told(run, judge(plan.history), plan.shape)
         told = run.broker.count_told(TOLD)
         life.loop.now += DAY
@@ -276,6 +277,14 @@ def _check_rest(run: Run, life: Life, first: dict[Any, int]) -> None:
     claim(life.busy_workers() == 0, "no emission is under way")
 
 
+def _check_written_again(run: Run, began: int) -> None:
+    """Of two records of a key, compaction keeps the later one; if that is a stray, the other one has to be there again, behind it."""
+    for name in CHANGELOGS:
+        for partition in {tp.partition for tp in run.history.records}:
+            content = run.broker.recovered(name, partition).content
+            claim(run.broker.content_if_compacted(name, partition, began - 1_000) == content, "compaction of what a worker has found takes away nothing that counts", name)
+
+
 def _check_forgotten(run: Run, life: Life) -> None:
     for monitor in life.monitors:
         claim(not monitor.sessions, "a day later nothing is remembered", list(monitor.sessions))
@@ -325,6 +334,7 @@ def _check_told(run: Run, verdicts: Verdicts, shape: Shape) -> None:
     fates = {str(fate.session_id): fate for fate in verdicts.fates.values()}
     claim(set(starts) == set(ends) == set(fates), "each session that was posted starts and ends, and no other", set(starts) ^ set(ends), set(fates) ^ set(ends))
     for session, fate in fates.items():
+        claim(ends[session]["kind"] != "timed_out" or (fate.variant_id, fate.post_id) not in verdicts.stopped, "a stop is not lost", fate)
         if not ((fate.variant_id, fate.post_id) in verdicts.undecided or shape.anonymous or ends[session]["kind"] == "stopped"):
             _check_fate(fate, starts[session], ends[session], kills.get(session))
     if not shape.anonymous:
