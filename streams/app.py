@@ -146,6 +146,8 @@ def _fail(error: BaseException) -> NoReturn:
         log.critical("stopped: %s", error)
     elif isinstance(error, KafkaError):
         log.critical("stopped: Kafka fails with %s: %s", type(error).__name__, error)
+    elif isinstance(error, MemoryError):
+        log.critical("stopped: out of memory")
     else:
         log.critical("stopped by an internal error", exc_info=error)
     logging.shutdown()
