@@ -44,12 +44,13 @@ class Event(NamedTuple):
 
     Attributes:
         moment: When it happened (microseconds).
+        amount: Of an increment.
         totals: Of a snapshot, by kind; None for an increment.
     """
 
     kind: str
     moment: int
-    count: int = 1
+    amount: int = 1
     totals: dict[str, int] | None = None
     event_id: str | None = None
 
@@ -125,7 +126,7 @@ class Fate:
             for kind, total in event.totals.items():
                 self.counts[kind] = max(self.counts[kind], total)
         else:
-            self.increments[event.kind] += event.count
+            self.increments[event.kind] += event.amount
             self.counts[event.kind] = max(self.counts[event.kind], self.increments[event.kind])
         views, interactions = self.views, self.interactions
         if interactions >= self.min_interactions and views > 0 and interactions / views < self.threshold * self.expected_rate:

@@ -16,11 +16,12 @@ import pytest
 
 import streams.monitoring
 from models import duplicates
+from tests.simulation.claims import Run
 from tests.simulation.history import Shape
 from tests.simulation.plan import make_plan
 from tests.simulation.safeguards import Safeguard
 from tests.simulation.shrink import complaint, describe, shrink
-from tests.simulation.simulation import Run, run_plan
+from tests.simulation.simulation import run_plan
 from tests.simulation.worker import COMPACTION_LAG, FLUSH_PAUSE
 
 FAMILIES = {

@@ -23,12 +23,13 @@ from streams.database import create_engine
 from streams.persistence import persist
 from streams.settings import Settings
 from streams.store import migrate
+from tests.simulation.claims import Run
 from tests.simulation.dice import Dice
 from tests.simulation.history import Shape
 from tests.simulation.oracle import judge
 from tests.simulation.plan import make_plan
 from tests.simulation.seeds import small_numbers
-from tests.simulation.simulation import Run, run_plan
+from tests.simulation.simulation import run_plan
 
 SEEDS = range(15)
 SHAPE = Shape(stops=True)
