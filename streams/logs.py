@@ -27,6 +27,10 @@ _QUIET = (
 )
 """Libraries, and our subclasses of theirs, whose warnings are worth a line and whose progress is not."""
 
+SELDOM_SECONDS = 10.0
+MOST_LINES = 1_000
+"""So many lines are known at most, to say them seldom."""
+
 
 def configure_logging(settings: Settings) -> None:
     """Set up all logging of this process, whatever was set up before."""
@@ -44,6 +48,7 @@ def configure_logging(settings: Settings) -> None:
     out = logging.StreamHandler(sys.stderr)
     out.setFormatter(formatter)
     out.addFilter(_without_trace)
+    out.addFilter(Seldom("aiokafka"))
     root = logging.getLogger()
     root.handlers[:] = [out]
     root.setLevel(settings.log_level)
@@ -51,6 +56,30 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.getLogger("mode.timers").setLevel(logging.ERROR)  # a commit that takes longer than the pause to the next is no news
     logging.raiseExceptions = False  # a full disk or a closed pipe behind stderr must not stop the work
+
+
+class Seldom:
+    """Lets each line of a library through once in ten seconds: Kafka's client tries five times a second to reach a broker that is away, and says so each time.
+
+    Args:
+        library: Name of its loggers.
+    """
+
+    def __init__(self, library: str) -> None:
+        self._library = library
+        self._said_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is to be written."""
+        if record.name.partition(".")[0] != self._library:
+            return True
+        line = record.getMessage()
+        if record.created - self._said_at.get(line, float("-inf")) < SELDOM_SECONDS:
+            return False
+        if len(self._said_at) >= MOST_LINES:
+            self._said_at.clear()
+        self._said_at[line] = record.created
+        return True
 
 
 def _without_trace(record: logging.LogRecord) -> bool:
