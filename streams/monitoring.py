@@ -46,6 +46,8 @@ LOST_TICKS = 60
 """Looks at what is due, in a row, at which a chunk waits and no agent works, until it counts as lost on its way."""
 ANSWER_SECONDS = 2.0
 """How long a look at what is due waits for the consumer; during a rebalance, or without Kafka, it may never answer."""
+ORDER_SECONDS = 0.01
+"""Pause between two looks whether the posts that a stop waits for are folded."""
 FLUSH_REST = 4
 """A pause between two flushes is at least so many times as long as the last one took."""
 LONGEST_FLUSH_PAUSE = 4.0
@@ -257,6 +259,8 @@ class Monitoring:
         self._idle_ticks = 0
         try:
             reading = owned.readings[chunk.tp.topic]
+            if chunk.tp.topic == self._topics.monitoring_control and not await self._posts_are_folded(owned):
+                return
             records, chunk.records = chunk.records, []
             await owned.worker.fold(chunk.tp.topic, records, chunk)
             reading.next = max(reading.next, chunk.span.last + 1)
@@ -268,6 +272,20 @@ class Monitoring:
             self._fail(error)
         finally:
             self._folding -= 1
+
+    async def _posts_are_folded(self, owned: Owned) -> bool:
+        """Wait until every post is folded that is there now, so that a stop finds a session posted before it; False if the partition, or the worker, goes first."""
+        posts = owned.readings[self._topics.variant_posted]
+        end = None
+        while not (owned.worker.is_closed or self._stopping.is_set()):
+            if end is None:
+                with contextlib.suppress(KafkaError, FaustError, TimeoutError):
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        end = (await self._consumer.highwaters(posts.tp))[posts.tp]
+            if end is not None and posts.next >= end:
+                return True
+            await asyncio.sleep(ORDER_SECONDS)
+        return False
 
     # -- time --------------------------------------------------------------------------------------------------------
 

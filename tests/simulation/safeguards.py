@@ -105,12 +105,16 @@ def _tell_at_once(patch: Patch, outcome: Outcome) -> None:
 
 
 def without_order_of_topics(patch: Patch) -> None:
-    """Stops do not wait for the interactions, nor these for the posts."""
+    """Stops wait neither for the interactions nor for posts, nor interactions for these."""
 
     def may_fetch(self: Monitoring, tp: Any) -> bool:
         return tp.partition in self._owned
 
+    async def posts_are_folded(_self: Monitoring, _owned: Any) -> bool:
+        return True
+
     patch.setattr(Monitoring, "may_fetch", may_fetch)
+    patch.setattr(Monitoring, "_posts_are_folded", posts_are_folded)
 
 
 def without_waiting_for_the_backlog(patch: Patch) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -17,7 +18,7 @@ from models.monitor import Limits
 from models.policy import Defaults
 from streams.batches import Bundle
 from streams.ledger import Ledger
-from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, LOST_TICKS, RECORDS_AHEAD, Monitoring, Owned, Reading
+from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, LOST_TICKS, ORDER_SECONDS, RECORDS_AHEAD, Monitoring, Owned, Reading
 from streams.pieces import Piece, Reach
 from streams.ports import Tables, Topics
 from streams.tables import Recovered, StateTable
@@ -254,6 +255,37 @@ def test_a_chunk_that_comes_to_no_agent_stops_the_worker() -> None:
         assert not failed
         made._notice_loss()
     assert [str(error) for error in failed] == ["records of interaction[0] were fetched and never came to their agent"]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_a_stop_waits_for_the_posts_that_are_there(*, goes_on: bool) -> None:
+    """Both may come with one fetch, each to its own agent: a stop that is folded before its post finds no session. It waits as long as it has its partition."""
+    made, readings, known = monitoring()
+    folded: list[str] = []
+    answers: list[Any] = [KafkaError(), {POSTS: 5}]
+
+    async def fold(topic: str, *_: Any) -> None:
+        folded.append(topic)
+
+    async def highwaters(_tp: TP) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    worker = made._owned[0].worker = SimpleNamespace(fold=fold, is_closed=False)  # type: ignore[assignment]
+    known.highwaters = highwaters  # type: ignore[attr-defined]
+    readings["variant_posted"].next = 4
+    chunk: Any = SimpleNamespace(tp=STOPS, records=[record(1)], span=SimpleNamespace(last=1))
+    task = asyncio.create_task(made.fold(chunk))
+    await asyncio.sleep(5 * ORDER_SECONDS)
+    assert (folded, answers, chunk.records) == ([], [], [record(1)])
+    if goes_on:
+        readings["variant_posted"].next = 5
+    else:
+        worker.is_closed = True
+    await asyncio.wait_for(task, 5)
+    assert folded == (["monitoring_control"] if goes_on else [])
 
 
 @pytest.mark.parametrize("drop", ["flow stopped", "generation over", "not active"])
