@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from streams.app import LEAVE_SECONDS
 from tests.faults.menu import KAFKA_AWAY
 from tests.faults.ordeal import MOST_LINES, lines_since, only_on_demand, ordeal, readiness, until
 from tests.faults.schedule import Size
@@ -58,6 +59,22 @@ async def test_workers_that_start_before_kafka_wait_and_then_work(servers: Serve
         _, wrong = await stage.judged()
         wrong = [*left, *wrong, *await stage.unbalanced(), *await stage.leave()]
         assert not wrong, "\n".join(wrong[:20])
+
+
+async def test_workers_that_are_told_to_leave_while_kafka_is_silent_are_gone_in_time(servers: Servers, tmp_path: Path):
+    """Whatever request they wait for: within 10 s, with exit code 0 and no traceback, before a supervisor kills them."""
+    async with staged(servers, tmp_path / "home") as stage:
+        marks = stage.marks()
+        servers.kafka_proxy.swallow()
+        await asyncio.sleep(3)
+        for worker in stage.workers:
+            began = time.monotonic()
+            assert worker.stop() == 0
+            took = time.monotonic() - began
+            print(f"the {worker._role} left {took:.1f} s after SIGTERM")
+            assert took < LEAVE_SECONDS + 1
+        assert not stage.said(marks, "Traceback")
+        await asyncio.to_thread(servers.heal)
 
 
 async def test_a_minute_without_kafka_loses_nothing(servers: Servers, tmp_path: Path):

@@ -1,0 +1,36 @@
+"""A worker that is told to stop."""
+
+from __future__ import annotations
+
+import signal
+from types import SimpleNamespace
+from typing import Any
+
+import faust
+import pytest
+
+from streams import app
+from streams.app import LEAVE_SECONDS, Worker
+
+
+def test_a_signal_sets_the_last_moment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draining begins at once. Should it never end, a thread of its own ends the process: with exit code 0, for nothing is lost by it."""
+    seen: list[Any] = []
+
+    class Timer:
+        daemon = False
+
+        def __init__(self, seconds: float, leave: Any) -> None:
+            self.seconds, self.leave = seconds, leave
+
+        def start(self) -> None:
+            seen.append((self.seconds, self.daemon))
+            self.leave()
+
+    monkeypatch.setattr(app, "threading", SimpleNamespace(Timer=Timer))
+    monkeypatch.setattr(app.os, "_exit", seen.append)
+    monkeypatch.setattr(app.logging, "shutdown", lambda: seen.append("shutdown"))
+    monkeypatch.setattr(faust.Worker, "_schedule_shutdown", lambda _self, number: seen.append(number))
+    Worker.__new__(Worker)._schedule_shutdown(signal.SIGTERM)
+    assert seen == [(LEAVE_SECONDS, True), "shutdown", 0, signal.SIGTERM]
+    assert LEAVE_SECONDS < 10
