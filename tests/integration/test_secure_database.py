@@ -86,7 +86,7 @@ async def test_a_worker_needs_no_more_than_its_role_may(worker: AsyncEngine, sql
     assert (revived.is_in_pool, len(revived.posts)) == (True, 2)
     assert (await revive(worker, "v2", actor="test", request_id=None, now_us=wall_clock())).is_in_pool is False
     await audit(worker, actor="test", action="call_refused", now_us=wall_clock())
-    assert len((await Store(worker).sessions()).items) == 3
+    assert len(await Store(worker).sessions()) == 3
     assert sql("SELECT status FROM variant_pool ORDER BY variant_id") == [("active",), ("active",)]
 
 

@@ -142,6 +142,7 @@ class _Rest:
             and all(broker.committed.get(tp, 0) == len(records) for tp, records in broker.sources.items())
             and not any(monitor.active_count or monitor.waiting.count or any(s.start_pending or s.end_pending for s in monitor.sessions) for monitor in monitors)
             and not self.life.busy_workers()
+            and not self.life.has_to_flush
         )
 
 

@@ -277,5 +277,10 @@ class Life:
     def monitors(self) -> list[Any]:
         return [owned.worker.monitor for owned in self.monitoring._owned.values()]
 
+    @property
+    def has_to_flush(self) -> bool:
+        """Whether there are dead letters to send, or a flush is under way that may have some."""
+        return any(owned.worker._dead_letters or owned.worker._flushing.locked() for owned in self.monitoring._owned.values())
+
     def busy_workers(self) -> int:
         return sum(len(owned.worker._tasks) for owned in self.monitoring._owned.values())
