@@ -189,7 +189,7 @@ class Monitoring:
                 monitor, log=self._log, tables=self._tables, changelogs=changelogs, topics=self._topics, defaults=self._defaults, observer=self._observer, clock=self._clock
             )
             self._owned[partition] = Owned(worker, readings)
-            await worker.resume(unused)
+            worker.resume(unused)
 
     def _changelogs(self, partition: int, beginnings: Mapping[TP, int]) -> Changelogs:
         changelogs = []
@@ -336,7 +336,7 @@ class Monitoring:
             read = owned.read.check(lambda topic, end, owned=owned: owned.readings[topic].next >= end)  # type: ignore[misc]
             committed = owned.committed.check(lambda topic, end, owned=owned: self._is_committed(owned.readings[topic], end))  # type: ignore[misc]
             await owned.worker.tick(read, min(read, committed))
-        await self._make_room()
+        self._make_room()
         self._notice_loss()
 
     def _notice_loss(self) -> None:
@@ -369,11 +369,11 @@ class Monitoring:
         committed = self._consumer.committed(reading.tp) or 0
         return committed >= end or (ledger.open_count == 0 and committed >= (ledger.committable or 0))
 
-    async def _make_room(self) -> None:
+    def _make_room(self) -> None:
         excess = sum(owned.worker.monitor.waiting.count for owned in self._owned.values()) - self._waiting_limit
         if excess > 0:
             fullest = max(self._owned.values(), key=lambda owned: owned.worker.monitor.waiting.count)
-            await fullest.worker.push_out(excess)
+            fullest.worker.push_out(excess)
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Return the records not folded yet by (topic, partition), as of the last tick."""

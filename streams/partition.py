@@ -79,7 +79,7 @@ class PartitionWorker:
                 part = records[start : start + FOLD_SLICE]
                 now = self._clock()
                 self._observer.folded(topic, fold(self.monitor, topic, part, self._defaults, now))
-                await self._follow(part)
+                self._follow(part)
                 await asyncio.sleep(0)
                 if self.is_closed:
                     return
@@ -94,15 +94,15 @@ class PartitionWorker:
         more = True
         while more and not self.is_closed:
             more = self.monitor.tick(read_through, self._clock()) | self.monitor.forget(committed_through)
-            await self._follow()
+            self._follow()
             await asyncio.sleep(0)
 
-    async def push_out(self, count: int) -> None:
+    def push_out(self, count: int) -> None:
         """Give up ``count`` waiting interactions, to make room."""
         self.monitor.push_out(count)
-        await self._follow()
+        self._follow()
 
-    async def resume(self, unused: Sequence[bytes] = ()) -> None:
+    def resume(self, unused: Sequence[bytes] = ()) -> None:
         """Tell again what an earlier process may not have told; its state is durable already.
 
         Args:
@@ -111,7 +111,7 @@ class PartitionWorker:
         self._unused = list(unused)
         self._announce([emission for emission in self.monitor.take_emissions() if not isinstance(emission, Rejected)], durable=True)
 
-    async def _follow(self, folded: Sequence[Incoming] = ()) -> None:
+    def _follow(self, folded: Sequence[Incoming] = ()) -> None:
         for result, restored in self.monitor.take_resolved():
             self._observer.resolved(result, restored=restored)
         emissions = self.monitor.take_emissions()

@@ -293,7 +293,7 @@ async def test_room_is_made_with_dead_letters() -> None:
     """As many as asked for."""
     world = World()
     await world.fold("interaction", see(), see(), see())
-    await world.worker.push_out(2)
+    world.worker.push_out(2)
     await world.worker.flush()
     assert [value["reason"] for value in world.log.values("dead_letter")] == ["no post", "no post"]
     assert [args for name, args in world.seen if name == "resolved"] == [("dead_letter", False)] * 2
@@ -311,7 +311,7 @@ async def test_a_resumed_worker_tells_what_is_pending_and_drops_what_nobody_coun
     monitor = PartitionMonitor(0)
     monitor.restore([decode_session(state, lambda *_: None) for state in before.log.last("engagement").values()], [])
     world = World(monitor)
-    await world.worker.resume([b"unused"])
+    world.worker.resume([b"unused"])
     await settle()
     assert [value["kind"] for value in world.log.values("monitoring_record")] == ["started", "stopped"]
     assert world.log.topics()[0] == "monitoring_record"
