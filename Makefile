@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := build/bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# With their extras: pip takes an extra's newest version for one without a hash where only the bare name is pinned.
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-strip-extras
 PROJECT := pyproject.toml streams/local/kafka-jars.txt Makefile
 ARGS ?=
 
@@ -51,10 +53,10 @@ reference: install ## write docs/reference.md, the page of all settings, from th
 
 lock: $(VENV)/bin/python ## pin the newest versions that pyproject.toml allows
 	@$(PIP) uv
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --group build -o requirements.txt pyproject.toml
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --group dev -c requirements.txt -o requirements-dev.txt pyproject.toml
-	@echo 'pip-audit>=2.9,<3' | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements.txt -o requirements-audit.txt -
-	@echo 'quixstreams>=3.28,<4' | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o benchmarks/peers/requirements-quix.txt -
+	@$(COMPILE) --group build -o requirements.txt pyproject.toml
+	@$(COMPILE) --group dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+	@echo 'pip-audit>=2.9,<3' | $(COMPILE) -c requirements.txt -o requirements-audit.txt -
+	@echo 'quixstreams>=3.28,<4' | $(COMPILE) -o benchmarks/peers/requirements-quix.txt -
 
 clean: ## remove .venv and what tools left
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
