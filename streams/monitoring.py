@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import faust
@@ -15,18 +15,17 @@ from faust.exceptions import FaustError
 from faust.types import TP
 
 from models.errors import Stop
-from models.moments import MILLISECOND, SECOND
+from models.moments import SECOND
 from models.monitor import Limits, PartitionMonitor
-from models.state import decode_session, decode_waiters
-from streams.changelog import Changelog, Changelogs, Overtaken, claim
+from streams.changelog import Overtaken, claim
 from streams.partition import PartitionWorker
 from streams.ports import Tables, Topics
-from streams.tables import COMPACTION_LAG_MS, StateTable, parse_key
-from streams.ticks import Progress
+from streams.readings import Reading, Readings
+from streams.restoring import changelogs_read_back, restore
+from streams.tables import StateTable
 
 if TYPE_CHECKING:
     from models.policy import Defaults
-    from models.session import Session
     from streams.ports import Log, Observer
     from streams.transport import Chunk, ChunkedConsumer
 
@@ -39,7 +38,6 @@ CHUNKS_AHEAD = 4
 """Chunks of one partition that may wait to be folded before no more are fetched."""
 RECORDS_AHEAD = 1_000_000
 """Records of one partition that may be folded and not yet done before no more are fetched."""
-YIELD_EVERY = 500
 READABLE_WITHIN = SECOND
 """Microseconds until a record that has got its append time can be read: its replicas come first, and append times are cut to milliseconds."""
 LOST_TICKS = 60
@@ -57,32 +55,11 @@ LEAVE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class Reading:
-    """How far one source topic of an owned partition is read.
-
-    Attributes:
-        catch_up: End offset at the assignment; topics that come after this one wait until it is folded.
-        next: Offset after the last record folded.
-        unfolded: Chunks that were fetched and not folded yet.
-        idle_at: The consumer's position at the last look, if it was idle. Later ones may be ahead of chunks on their way here.
-    """
-
-    tp: TP
-    catch_up: int
-    next: int
-    unfolded: int = 0
-    idle_at: int = 0
-    is_caught_up: bool = False
-
-
-@dataclass(slots=True)
 class Owned:
     """A partition this worker owns."""
 
     worker: PartitionWorker
-    readings: dict[str, Reading]
-    read: Progress = field(default_factory=Progress)
-    committed: Progress = field(default_factory=Progress)
+    readings: Readings
 
 
 class Monitoring:
@@ -168,7 +145,7 @@ class Monitoring:
         beginnings = await self._consumer.earliest_offsets(*(TP(table.changelog_topic_name, partition) for partition in partitions for table in self._state_tables))
         if generation != self._generation:
             return
-        claimed = {partition: self._changelogs(partition, beginnings) for partition in partitions}
+        claimed = {partition: changelogs_read_back(partition, self._state_tables, beginnings, self._log, self._clock()) for partition in partitions}
         try:
             await asyncio.gather(*(claim(changelogs) for changelogs in claimed.values()))
         except Overtaken:
@@ -177,12 +154,11 @@ class Monitoring:
         if generation != self._generation:
             return
         for partition, changelogs in claimed.items():
-            readings = {}
-            for topic in self._topics.sources:
-                tp = TP(topic, partition)
-                position = max(committed.get(tp, 0), starts[tp])
-                readings[topic] = Reading(tp, catch_up=ends[tp], next=position)
-            monitor, unused = await self._restore(partition, readings[self._topics.interaction].next - 1, changelogs)
+            own = {topic: TP(topic, partition) for topic in self._topics.sources}
+            readings = Readings({topic: Reading(tp, catch_up=ends[tp], next=max(committed.get(tp, 0), starts[tp])) for topic, tp in own.items()})
+            position = readings[self._topics.interaction].next - 1
+            monitor = PartitionMonitor(partition, self._limits, self._topics.interaction, self._topics.monitoring_control, self._topics.variant_posted, position=position)
+            unused = await restore(monitor, changelogs)
             if generation != self._generation:
                 return
             worker = PartitionWorker(
@@ -191,55 +167,13 @@ class Monitoring:
             self._owned[partition] = Owned(worker, readings)
             worker.resume(unused)
 
-    def _changelogs(self, partition: int, beginnings: Mapping[TP, int]) -> Changelogs:
-        changelogs = []
-        for table in self._state_tables:
-            recovered, tp = table.take(partition), TP(table.changelog_topic_name, partition)
-            if not recovered.has_all_since(beginnings[tp]):
-                raise Stop(f"{tp.topic}[{partition}] was not read back from its beginning; this worker starts anew")
-            recovered.settle(self._clock() // MILLISECOND - COMPACTION_LAG_MS)
-            changelogs.append(Changelog(self._log, table.changelog_topic_name, partition, recovered))
-        return Changelogs(*changelogs)
-
-    async def _restore(self, partition: int, position: int, changelogs: Changelogs) -> tuple[PartitionMonitor, list[bytes]]:
-        engagement, event_id, waiting = (changelog.hand_over() for changelog in changelogs)
-        monitor = PartitionMonitor(partition, self._limits, self._topics.interaction, self._topics.monitoring_control, self._topics.variant_posted, position=position)
-        segments = {tuple(parse_key(key)): (key, packed) for key, packed in event_id.items()}
-        used: set[bytes] = set()
-
-        def segment(session: Session, number: int) -> bytes | None:
-            key, packed = segments.get((session.variant_id, session.post_id, number), (b"", None))
-            used.add(key)
-            return packed
-
-        for count, value in enumerate(engagement.values(), 1):
-            monitor.restore([decode_session(value, segment)], [])
-            if count % YIELD_EVERY == 0:
-                await asyncio.sleep(0)
-        waiters = [waiter for key, packed in waiting.items() for waiter in decode_waiters(packed, parse_key(key)[1])]
-        monitor.restore([], sorted(waiters, key=lambda waiter: waiter.offset))
-        if engagement or waiters:
-            log.info("partition %d: restored %d sessions and %d waiting interactions", partition, len(engagement), len(waiters))
-        return monitor, [key for key in event_id if key not in used]
-
     # -- records -----------------------------------------------------------------------------------------------------
 
     def may_fetch(self, tp: TP) -> bool:
-        """Tell the consumer whether to fetch from a source partition now.
-
-        ``interaction`` waits until ``variant_posted`` has been folded up to its end at the assignment, and
-        ``monitoring_control`` likewise for ``interaction``: a kill that was told before a crash comes out again before a
-        stop that was read after it.
-        """
+        """Tell the consumer whether to fetch from a source partition now."""
         owned = self._owned.get(tp.partition)
-        if owned is None or tp.topic not in owned.readings:
-            return False
-        for topic, reading in owned.readings.items():
-            if topic == tp.topic:
-                return reading.unfolded < CHUNKS_AHEAD and self._undone(reading) < RECORDS_AHEAD
-            if not reading.is_caught_up:
-                return False
-        return False
+        reading = owned.readings.open(tp.topic) if owned is not None else None
+        return reading is not None and reading.unfolded < CHUNKS_AHEAD and self._undone(reading) < RECORDS_AHEAD
 
     def _undone(self, reading: Reading) -> int:
         return reading.next - (self._consumer.committed(reading.tp) or reading.next)
@@ -258,13 +192,11 @@ class Monitoring:
         self._folding += 1
         self._idle_ticks = 0
         try:
-            reading = owned.readings[chunk.tp.topic]
             if chunk.tp.topic == self._topics.monitoring_control and not await self._posts_are_folded(owned):
                 return
             records, chunk.records = chunk.records, []
             await owned.worker.fold(chunk.tp.topic, records, chunk)
-            reading.next = max(reading.next, chunk.span.last + 1)
-            reading.unfolded -= 1
+            owned.readings[chunk.tp.topic].folded(chunk.span.last)
         except asyncio.CancelledError:
             if not owned.worker.is_closed:
                 raise
@@ -316,7 +248,7 @@ class Monitoring:
 
     async def _tick(self) -> None:
         generation = self._generation
-        tps = [reading.tp for owned in self._owned.values() for reading in owned.readings.values()]
+        tps = [reading.tp for owned in self._owned.values() for reading in owned.readings]
         if not tps or self._app.rebalancing:
             return
         asked_at = self._clock() - READABLE_WITHIN
@@ -329,19 +261,14 @@ class Monitoring:
         if generation != self._generation:
             return
         for owned in list(self._owned.values()):
-            self._catch_up(owned, positions)
-            own_ends = {topic: self._ends[reading.tp] for topic, reading in owned.readings.items()}
-            owned.read.ask(asked_at, own_ends)
-            owned.committed.ask(asked_at, own_ends)
-            read = owned.read.check(lambda topic, end, owned=owned: owned.readings[topic].next >= end)  # type: ignore[misc]
-            committed = owned.committed.check(lambda topic, end, owned=owned: self._is_committed(owned.readings[topic], end))  # type: ignore[misc]
-            await owned.worker.tick(read, min(read, committed))
+            read, committed = owned.readings.look(asked_at, self._ends, positions, self._is_committed)
+            await owned.worker.tick(read, committed)
         self._make_room()
         self._notice_loss()
 
     def _notice_loss(self) -> None:
         """Stop the worker if a chunk was handed to Faust and comes to no agent: its partition would stand still, and nobody be told."""
-        lost = [reading.tp for owned in self._owned.values() for reading in owned.readings.values() if reading.unfolded]
+        lost = [reading.tp for owned in self._owned.values() for reading in owned.readings if reading.unfolded]
         self._idle_ticks = self._idle_ticks + 1 if lost and not self._folding else 0
         if self._idle_ticks >= LOST_TICKS:
             self._fail(Stop(f"records of {lost[0].topic}[{lost[0].partition}] were fetched and never came to their agent"))
@@ -349,16 +276,6 @@ class Monitoring:
     def _idle(self, tp: TP) -> bool:
         owned = self._owned.get(tp.partition)
         return owned is not None and owned.readings[tp.topic].unfolded == 0 and owned.readings[tp.topic].next < self._ends.get(tp, 0)
-
-    def _catch_up(self, owned: Owned, positions: Mapping[TP, int | None]) -> None:
-        """Pass over offsets that hold no record (transaction markers, compaction), and open the next topic when one has caught up."""
-        for reading in owned.readings.values():
-            position = positions.get(reading.tp) or 0
-            if reading.unfolded == 0:
-                reading.next = max(reading.next, min(position, reading.idle_at))
-            reading.idle_at = position
-            if reading.next >= reading.catch_up:
-                reading.is_caught_up = True
 
     def _is_committed(self, reading: Reading, end: int) -> bool:
         if reading.next < end:
@@ -377,7 +294,7 @@ class Monitoring:
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Return the records not folded yet by (topic, partition), as of the last tick."""
-        readings = [reading for owned in self._owned.values() for reading in owned.readings.values()]
+        readings = [reading for owned in self._owned.values() for reading in owned.readings]
         return {(reading.tp.topic, reading.tp.partition): max(0, self._ends.get(reading.tp, 0) - reading.next) for reading in readings}
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import streams.monitoring
+import streams.restoring
 from models import duplicates
 from models.monitor import PartitionMonitor
 from models.session import Outcome, Session
@@ -31,7 +31,7 @@ def without_offset_guard(patch: Patch) -> None:
         session.applied = -1
         return session
 
-    patch.setattr(streams.monitoring, "decode_session", decode)
+    patch.setattr(streams.restoring, "decode_session", decode)
 
 
 def without_repetition(patch: Patch) -> None:

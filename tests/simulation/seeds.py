@@ -15,6 +15,7 @@ from multiprocessing import get_context
 import pytest
 
 import streams.monitoring
+import streams.restoring
 from models import duplicates
 from tests.simulation.claims import Run
 from tests.simulation.history import Shape
@@ -49,8 +50,9 @@ def small_numbers() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(duplicates, "TAIL", 4)
         patch.setattr(duplicates, "SEGMENT_LIMIT", 8)
         patch.setattr(streams.monitoring, "LONGEST_FLUSH_PAUSE", FLUSH_PAUSE)
-        patch.setattr(streams.monitoring, "COMPACTION_LAG_MS", COMPACTION_LAG // 1_000)
+        patch.setattr(streams.restoring, "COMPACTION_LAG_MS", COMPACTION_LAG // 1_000)
         patch.setattr(streams.monitoring.log, "disabled", True)
+        patch.setattr(streams.restoring.log, "disabled", True)
         yield patch
 
 

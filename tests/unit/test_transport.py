@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,15 +12,14 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from models.errors import Stop
 from models.monitor import Limits
 from models.policy import Defaults
 from streams.batches import Bundle
 from streams.ledger import Ledger
-from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, LOST_TICKS, ORDER_SECONDS, RECORDS_AHEAD, Monitoring, Owned, Reading
+from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, LOST_TICKS, ORDER_SECONDS, RECORDS_AHEAD, Monitoring, Owned
 from streams.pieces import Piece, Reach
 from streams.ports import Tables, Topics
-from streams.tables import Recovered, StateTable
+from streams.readings import Reading, Readings
 from streams.transport import CHUNK, FETCH_WAIT_MS, ChunkedConsumer, ConsumerThread, Fetched
 
 POSTS, SEEN, STOPS, OTHER = TP("variant_posted", 0), TP("interaction", 0), TP("monitoring_control", 0), TP("interaction", 1)
@@ -105,8 +103,8 @@ class Committed:
         return self.offsets.get(tp)
 
 
-def monitoring(**ends: int) -> tuple[Monitoring, dict[str, Reading], Committed]:
-    """One that owns partition 0, with these end offsets at the assignment and nothing read."""
+def monitoring() -> tuple[Monitoring, dict[str, Reading], Committed]:
+    """One that owns partition 0, with nothing there at the assignment and nothing read."""
     known = Committed()
     nothing: Any = SimpleNamespace(worker=None)
     made = Monitoring(
@@ -114,63 +112,9 @@ def monitoring(**ends: int) -> tuple[Monitoring, dict[str, Reading], Committed]:
         log=nothing, tables=Tables(nothing, nothing, nothing), topics=NAMES, defaults=Defaults(), limits=Limits(), waiting_limit=1_000_000, flush_seconds=1,
         observer=nothing, clock=lambda: 0, fail=lambda _error: None,
     )  # fmt: skip
-    readings = {tp.topic: Reading(tp, catch_up=ends.get(tp.topic, 0), next=0) for tp in (POSTS, SEEN, STOPS)}
-    made._owned[0] = Owned(nothing, readings)
+    readings = {tp.topic: Reading(tp, catch_up=0, next=0) for tp in (POSTS, SEEN, STOPS)}
+    made._owned[0] = Owned(nothing, Readings(readings))
     return made, readings, known
-
-
-def allowed(made: Monitoring) -> list[str]:
-    return [tp.topic for tp in (POSTS, SEEN, STOPS) if made.may_fetch(tp)]
-
-
-def catch_up(made: Monitoring, positions: dict[TP, int | None] | None = None) -> None:
-    made._catch_up(made._owned[0], positions or {})
-
-
-class Found(StateTable):
-    """A table of which recovery has read this."""
-
-    changelog_topic_name = "changelog"
-
-    def __init__(self, found: Recovered) -> None:
-        self.found = found
-
-    def take(self, _partition: int) -> Recovered:
-        return self.found
-
-
-@pytest.mark.parametrize(("start", "is_taken"), [(2, True), (1, True), (3, False), (None, False)])
-def test_state_is_taken_over_only_if_it_was_read_from_its_beginning(start: int | None, *, is_taken: bool) -> None:
-    """Half a state would forget what has been counted, and nobody be told; the worker starts anew instead."""
-    made, *_ = monitoring()
-    whole = Found(Recovered({}, start=0, end=9))
-    made._tables = Tables(whole, Found(Recovered({}, start=start, end=9)), whole)
-    with nullcontext() if is_taken else pytest.raises(Stop, match=r"changelog\[0\] was not read back from its beginning"):
-        assert made._changelogs(0, {TP("changelog", 0): 2})
-
-
-def test_topics_are_opened_one_after_the_other() -> None:
-    """Interactions once the posts are read that were there at the assignment, stops once the interactions are."""
-    made, readings, _ = monitoring(variant_posted=5, interaction=7)
-    assert allowed(made) == ["variant_posted"]
-    readings["variant_posted"].next = 4
-    catch_up(made)
-    assert allowed(made) == ["variant_posted"]
-    readings["variant_posted"].next = 5
-    catch_up(made)
-    assert allowed(made) == ["variant_posted", "interaction"]
-    readings["interaction"].next = 7
-    catch_up(made)
-    assert allowed(made) == ["variant_posted", "interaction", "monitoring_control"]
-
-
-def test_a_topic_that_has_caught_up_stays_open() -> None:
-    """New posts do not close the way for interactions again."""
-    made, readings, _ = monitoring()
-    catch_up(made)
-    readings["variant_posted"].catch_up = 100
-    catch_up(made)
-    assert len(allowed(made)) == 3
 
 
 def test_nothing_is_fetched_for_a_partition_that_is_not_taken_over() -> None:
@@ -193,29 +137,6 @@ def test_no_more_is_fetched_than_can_be_folded() -> None:
     assert made.may_fetch(POSTS)
     known.offsets[POSTS] = 10
     assert not made.may_fetch(POSTS)
-
-
-def test_an_offset_without_a_record_is_passed_at_the_second_look() -> None:
-    """At the first, the consumer may be ahead of chunks that are still on their way from it."""
-    made, readings, _ = monitoring(variant_posted=5)
-    catch_up(made, {POSTS: 5})
-    assert readings["variant_posted"].next == 0
-    catch_up(made, {POSTS: 5})
-    assert readings["variant_posted"].next == 5
-    assert readings["variant_posted"].is_caught_up
-
-
-def test_a_chunk_on_its_way_is_never_passed() -> None:
-    """However far ahead the consumer stands, and however often it is asked."""
-    made, readings, _ = monitoring(variant_posted=5)
-    readings["variant_posted"].unfolded = 1
-    for _ in range(3):
-        catch_up(made, {POSTS: 5})
-    assert readings["variant_posted"].next == 0
-    readings["variant_posted"].unfolded = 0
-    catch_up(made, {})
-    catch_up(made, {POSTS: 7})
-    assert readings["variant_posted"].next == 0
 
 
 def test_what_is_committed_cannot_be_delivered_again() -> None:
