@@ -53,7 +53,8 @@ def fold_increments(monitor: PartitionMonitor, records: Sequence[R], events: Seq
     Returns:
         How many of them had which result.
     """
-    heads, grace = monitor.sessions.heads, monitor.limits.grace
+    heads = monitor.sessions.heads
+    closed = max([record.timestamp for record in records], default=0) * MILLISECOND - monitor.limits.grace  # for some of them, if not for all
     kind_index, hash_of, note_change = KIND_INDEX.get, event_hash, monitor.changed.append
     results: dict[Result, int] = {}
     counted = 0
@@ -69,7 +70,7 @@ def fold_increments(monitor: PartitionMonitor, records: Sequence[R], events: Seq
             or offset <= session.applied
             or moment < session.posted_at
             or moment >= session.deadline
-            or record.timestamp * MILLISECOND >= session.deadline + grace
+            or closed >= session.deadline
             or session.counts.snapshots is not None
         ):
             result = fold_one(record)

@@ -16,8 +16,8 @@ from msgspec import Meta
 from models.engagement import KIND_INDEX
 from models.errors import Reject
 from models.events import COUNT_LIMIT, ID_LIMIT, Interaction, parse_interaction
-from models.moments import EARLIEST, FUTURE_LIMIT, MILLISECOND, format_moment, parse_moment
-from streams.seconds import USUAL_LENGTH, whole_seconds
+from models.moments import EARLIEST, FUTURE_LIMIT, MILLISECOND, format_moment
+from streams.usual_moments import read_moment
 
 DEAD_LETTER_BYTES = 4 * 1024
 """So much of a key or value goes into a dead letter. Source: contract, section 2."""
@@ -58,18 +58,12 @@ def decode_interaction(value: bytes | None, key: bytes | None, append_us: int) -
         message = _decode(value)
         if message.kind not in KIND_INDEX or key != message.variant_id.encode():
             return parse_interaction(value, key, append_us)
-        occurred_at = append_us if message.occurred_at is None else _moment(message.occurred_at)
+        occurred_at = append_us if message.occurred_at is None else read_moment(message.occurred_at)
     except (UnicodeDecodeError, msgspec.DecodeError, Reject):
         return parse_interaction(value, key, append_us)
     if occurred_at < EARLIEST or occurred_at > append_us + FUTURE_LIMIT:
         return parse_interaction(value, key, append_us)
     return Interaction(message.variant_id, message.kind, occurred_at, message.count or 1, message.post_id, message.event_id)
-
-
-def _moment(raw: str | float) -> int:
-    if isinstance(raw, str) and len(raw) == USUAL_LENGTH and raw[26] == "Z" and (digits := raw[20:26]).isdigit() and digits.isascii():
-        return whole_seconds[raw[:20]] + int(digits)
-    return parse_moment(raw)
 
 
 def dead_letter(topic: str, partition: int, offset: int, append_us: int, key: bytes | None, value: bytes | None, reason: str, now: int) -> tuple[bytes | None, bytes]:

@@ -16,10 +16,10 @@ from msgspec import Meta
 
 from models.errors import Reject
 from models.events import COUNT_LIMIT, ID_LIMIT
-from models.moments import EARLIEST, FUTURE_LIMIT, MILLISECOND, parse_moment
+from models.moments import EARLIEST, FUTURE_LIMIT, MILLISECOND
 from models.strict_json import DEPTH_LIMIT, VALUE_LIMIT
 from streams.ports import Incoming
-from streams.seconds import USUAL_LENGTH, whole_seconds
+from streams.usual_moments import read_moments
 
 ODD = "odd"
 """Kind of an event that has to go the general way."""
@@ -147,17 +147,9 @@ def _check_keys(events: list[Increment], keys: list[bytes | None]) -> None:
 
 def _read_moments(events: list[Increment], records: Sequence[Incoming]) -> None:
     """Turn each ``occurred_at`` into microseconds, and mark events whose moment may be out of bounds; raises ``Reject`` for one that is none."""
-    seconds = whole_seconds
-    horizon = min([record.timestamp for record in records]) * MILLISECOND + FUTURE_LIMIT  # append times may go back, when another broker leads
-    for event, record in zip(events, records, strict=True):
-        raw = event.occurred_at
-        if isinstance(raw, str) and len(raw) == USUAL_LENGTH and raw[26] == "Z" and (digits := raw[20:26]).isdigit() and digits.isascii():
-            moment = seconds[raw[:20]] + int(digits)
-        elif raw is None:
-            moment = record.timestamp * MILLISECOND
-        else:
-            moment = parse_moment(raw)
-        if EARLIEST <= moment <= horizon:
-            event.occurred_at = moment
-        else:
+    append_ms = [record.timestamp for record in records]
+    horizon = min(append_ms) * MILLISECOND + FUTURE_LIMIT  # append times may go back, when another broker leads
+    for event, moment in zip(events, read_moments([event.occurred_at for event in events], append_ms), strict=True):
+        event.occurred_at = moment
+        if not EARLIEST <= moment <= horizon:
             event.kind = ODD

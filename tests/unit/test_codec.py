@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.events import parse_interaction
-from streams import codec, seconds
+from streams import codec
 from streams.codec import DEAD_LETTER_BYTES, dead_letter, decode_interaction, encode_json, microseconds
 
 T = 1_700_000_000_000_000
@@ -89,15 +89,6 @@ def test_both_ways_read_the_same_moment(moment: str | float) -> None:
     value = encode_json({"variant_id": "v", "kind": "view", "occurred_at": moment})
     for _ in range(2):
         assert decode_interaction(value, b"v", T) == parse_interaction(value, b"v", T)
-
-
-def test_the_seconds_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are forgotten all at once."""
-    monkeypatch.setattr(seconds, "KEPT", 2)
-    monkeypatch.setattr(codec, "whole_seconds", known := seconds.WholeSeconds())
-    for second in range(5):
-        decode_interaction(encode_json({"variant_id": "v", "kind": "view", "occurred_at": f"2023-11-14T22:13:0{second}.000000Z"}), b"v", T)
-    assert len(known) <= 2
 
 
 def test_kafka_timestamps_are_milliseconds() -> None:
