@@ -98,7 +98,7 @@ def work_off(backlog: Backlog, posts: Sequence[bytes], batches: Sequence[bytes],
     results: Counter[Result] = Counter()
     clock, unwritten, offset = time.process_time, 0, 0
 
-    def fold_one(record: Incoming) -> Result:
+    def fold_one(record: Incoming, _event: object) -> Result:
         found = FOLDS[1](monitor, "interaction", [record], Defaults(), now)
         return next(iter(found))
 

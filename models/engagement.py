@@ -39,14 +39,16 @@ class Engagement:
     def add(self, kind: str, count: int) -> None:
         """Count ``count`` more events of one kind."""
         index = KIND_INDEX[kind]
-        increments = self.increments
-        increments[index] += count
+        old = self.increments[index]
+        new = self.increments[index] = old + count
+        grown = count
         if self.snapshots is not None:
-            self._sum()
-        elif index == VIEW:
-            self.views += count
+            known = self.snapshots[index]
+            grown = max(new, known) - max(old, known)
+        if index == VIEW:
+            self.views += grown
         else:
-            self.interactions += count
+            self.interactions += grown
 
     def raise_to(self, totals: tuple[int | None, ...]) -> None:
         """Take in a snapshot of lifetime totals, one for each of ``KINDS``; None is unknown and changes nothing."""

@@ -26,10 +26,12 @@ YEAR_10000 = 253_402_300_800 * SECOND
 """No date from here on can be written."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)
 _MICROSECOND = timedelta(microseconds=1)
 _LATEST_NUMBER = 1e15  # milliseconds beyond any date that can be written
 _LEAP_SECOND, _LAST_HOUR, _LAST_MINUTE = 60, 23, 59
 _RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(\.\d+)?(?:([Zz])|([+-])(\d\d):(\d\d))", re.ASCII)
+_USUAL = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:[0-5]\d)", re.ASCII)
 
 
 def from_datetime(moment: datetime) -> int:
@@ -44,7 +46,7 @@ def to_datetime(us: int) -> datetime:
 
 def format_moment(us: int) -> str:
     """Write microseconds since the epoch as RFC 3339 in UTC, always with six digits: ``2019-11-29T12:45:13.822505Z``."""
-    return to_datetime(us).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_NAIVE_EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds") + "Z"
 
 
 def minutes(value: float) -> int:
@@ -74,6 +76,11 @@ def parse_moment(raw: str | float) -> int:
 
 
 def _parse_rfc3339(text: str) -> int:
+    if _USUAL.fullmatch(text):
+        try:
+            return from_datetime(datetime.fromisoformat(text))
+        except ValueError:
+            pass  # named below
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise Reject("is not a moment (RFC 3339 with an offset, or a Unix time)")

@@ -12,7 +12,7 @@ import msgspec
 from models.duplicates import EventIds
 from models.engagement import Engagement
 from models.errors import Reject, Stop
-from models.events import parse_interaction
+from models.events import Interaction, parse_interaction
 from models.policy import Policy
 from models.session import End, Origin, Outcome, Session
 from models.waiting import Waiter
@@ -47,6 +47,8 @@ class _State(_Versioned, frozen=True, array_like=True):
     metadata: bytes | None
 
 
+Parse = Callable[[bytes | None, bytes | None, int], Interaction]
+"""Reads the value and key of a record that was appended at a moment (microseconds); raises ``Reject``."""
 _VERSION = 2
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_State)
@@ -172,10 +174,10 @@ def encode_waiters(waiters: Iterable[Waiter]) -> bytes:
     return _encoder.encode([(waiter.offset, waiter.append_us, waiter.until, waiter.key, waiter.value) for waiter in waiters])
 
 
-def decode_waiters(packed: bytes, segment: int) -> list[Waiter]:
-    """Rebuild a segment of waiting interactions; raises ``Stop`` if it cannot be read."""
+def decode_waiters(packed: bytes, segment: int, parse: Parse = parse_interaction) -> list[Waiter]:
+    """Rebuild a segment of waiting interactions, with a way to read them that is as good as ``parse_interaction``; raises ``Stop`` if it cannot be read."""
     try:
         rows = _waiters_decoder.decode(packed)
-        return [Waiter(parse_interaction(value, key, append_us), offset, append_us, key, value, until, segment, restored=True) for offset, append_us, until, key, value in rows]
+        return [Waiter(parse(value, key, append_us), offset, append_us, key, value, until, segment, restored=True) for offset, append_us, until, key, value in rows]
     except (msgspec.DecodeError, Reject) as error:
         raise Stop(f"a segment of waiting interactions cannot be read: {error}") from error

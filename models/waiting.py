@@ -51,7 +51,7 @@ class Waiting:
     _due: list[tuple[int, int, Waiter]] = field(default_factory=list)
     _fresh: dict[str, list[Waiter]] = field(default_factory=dict)
     _segments: dict[tuple[str, int], list[Waiter]] = field(default_factory=dict)
-    _changed: set[tuple[str, int]] = field(default_factory=set)
+    _changed: dict[tuple[str, int], None] = field(default_factory=dict)  # in order: a set of strings has another one in each process
     _restored: set[int] = field(default_factory=set)
     count: int = 0
 
@@ -100,7 +100,7 @@ class Waiting:
         self.count -= 1
         variant_id = waiter.event.variant_id
         if waiter.segment is not None:
-            self._changed.add((variant_id, waiter.segment))
+            self._changed[variant_id, waiter.segment] = None
         waiters = self._by_variant[variant_id]
         while waiters and waiters[0].gone:
             waiters.popleft()
@@ -117,7 +117,7 @@ class Waiting:
                 size += len(waiter.key) + len(waiter.value)
                 if size > SEGMENT_BYTES:
                     size, name = len(waiter.key) + len(waiter.value), (variant_id, waiter.offset)
-                    self._changed.add(name)
+                    self._changed[name] = None
                 waiter.segment = name[1]
                 self._segments.setdefault(name, []).append(waiter)  # it may exist: its first one was given up, and delivered again
         self._fresh.clear()

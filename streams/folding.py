@@ -6,18 +6,20 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from models.engagement import KIND_INDEX
 from models.errors import Reject
-from models.events import parse_stop, parse_variant_posted
+from models.events import Interaction, parse_stop, parse_variant_posted
 from models.increments import fold_increments
 from models.monitor import PartitionMonitor
 from models.policy import Defaults
 from models.session import Result
 from streams.codec import decode_interaction, microseconds
-from streams.increments import decode_increments
+from streams.increments import Increment, decode_increments
 from streams.ports import Incoming
 
 log = logging.getLogger(__name__)
 
+_CANNOT_FOLD = "cannot fold the record at %s %d %d"
 
 FoldOne = Callable[[PartitionMonitor, Incoming, int, Defaults, int], Result]
 Fold = Callable[[PartitionMonitor, str, Sequence[Incoming], Defaults, int], Mapping[Result, int]]
@@ -47,7 +49,18 @@ def _safely(fold_one: FoldOne, monitor: PartitionMonitor, topic: str, record: In
     except Reject as error:
         return monitor.reject(topic, record.offset, append_us, record.key, record.value, str(error))
     except Exception:
-        log.exception("cannot fold the record at %s %d %d", topic, monitor.partition, record.offset)
+        log.exception(_CANNOT_FOLD, topic, monitor.partition, record.offset)
+        return monitor.reject(topic, record.offset, append_us, record.key, record.value, "internal error")
+
+
+def _fold_increment(monitor: PartitionMonitor, topic: str, record: Incoming, event: Increment, now: int) -> Result:
+    """Fold what has been read already."""
+    append_us = microseconds(record.timestamp)
+    try:
+        known = Interaction(event.variant_id, event.kind, event.occurred_at, event.count, event.post_id, event.event_id)  # type: ignore[arg-type] # a moment, by now
+        return monitor.interact(known, record.offset, append_us, record.key, record.value, now)
+    except Exception:
+        log.exception(_CANNOT_FOLD, topic, monitor.partition, record.offset)
         return monitor.reject(topic, record.offset, append_us, record.key, record.value, "internal error")
 
 
@@ -65,7 +78,13 @@ def _fold_interactions(monitor: PartitionMonitor, topic: str, records: Sequence[
     """Fold as many at once as can be; around records that are out of the ordinary, ever fewer."""
     events = decode_increments(records)
     if events is not None:
-        return fold_increments(monitor, records, events, lambda record: _safely(_fold_interaction, monitor, topic, record, defaults, now), now)
+
+        def fold_one(record: Incoming, event: Increment) -> Result:
+            if event.kind in KIND_INDEX:
+                return _fold_increment(monitor, topic, record, event, now)
+            return _safely(_fold_interaction, monitor, topic, record, defaults, now)
+
+        return fold_increments(monitor, records, events, fold_one, now)
     if len(records) <= FEW:
         return _each_interaction(monitor, topic, records, defaults, now)
     middle = len(records) // 2

@@ -13,6 +13,7 @@ from models.errors import Stop
 from models.moments import MILLISECOND
 from models.state import decode_session, decode_waiters
 from streams.changelog import Changelog, Changelogs
+from streams.codec import decode_interaction
 from streams.tables import COMPACTION_LAG_MS, StateTable, parse_key
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ async def restore(monitor: PartitionMonitor, changelogs: Changelogs) -> list[byt
         monitor.restore([decode_session(value, segment)], [])
         if count % YIELD_EVERY == 0:
             await asyncio.sleep(0)
-    waiters = [waiter for key, packed in waiting.items() for waiter in decode_waiters(packed, parse_key(key)[1])]
+    waiters = [waiter for key, packed in waiting.items() for waiter in decode_waiters(packed, parse_key(key)[1], decode_interaction)]
     monitor.restore([], sorted(waiters, key=lambda waiter: waiter.offset))
     if engagement or waiters:
         log.info("partition %d: restored %d sessions and %d waiting interactions", monitor.partition, len(engagement), len(waiters))

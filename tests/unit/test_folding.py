@@ -65,6 +65,17 @@ def test_an_append_time_is_the_moment_where_none_is_given() -> None:
     assert session(monitor).deadline == 1_700_000_060_123_000
 
 
+def test_a_fault_of_ours_in_what_is_read_already_costs_one_record_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ones before and after it, which need no second look, count."""
+    monitor = PartitionMonitor(0)
+    fold_posted(monitor, "variant_posted", [Record(0, POST)], Defaults(), 1)
+    monitor.take_emissions()
+    monkeypatch.setattr(PartitionMonitor, "interact", lambda *_args: 1 / 0)
+    records = [Record(0, VIEW), Record(1, b'{"variant_id":"v","kind":"view","post_id":"another"}'), Record(2, VIEW)]
+    assert fold_interaction(monitor, "interaction", records, Defaults(), 1) == {Result.COUNTED: 2, Result.DEAD_LETTER: 1}
+    assert [(emission.offset, emission.reason) for emission in monitor.take_emissions() if isinstance(emission, Rejected)] == [(1, "internal error")]
+
+
 def test_a_fault_of_ours_costs_one_record_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is logged, and the record put aside."""
     monitor = PartitionMonitor(0)
