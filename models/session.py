@@ -216,6 +216,7 @@ class Session:
             engagement_rate=counts.rate,
             kill_rate=policy.kill_rate,
             counts=counts.by_kind(),
+            posted_offset=self.posted_offset,
             final_engagement_rate=counts.rate if end else None,
             final_interaction_count=counts.interactions if end else None,
             final_view_count=counts.views if end else None,
