@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from models import ids
@@ -53,6 +54,8 @@ def end_record(session: Session) -> MonitoringRecord:
         "source": session.source,
         "event_metadata": session.metadata,
     }
+    if end.request is not None:
+        metadata["stop_request"] = asdict(end.request)
     return _record(session, end.outcome.value, metadata, end)
 
 

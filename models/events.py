@@ -22,6 +22,7 @@ from models.errors import Reject
 from models.moments import DAY, check_moment, parse_moment
 from models.policy import Defaults, Policy
 from models.rules import RULES
+from models.stop_request import StopRequest
 from models.strict_json import is_deeper, parse_json
 
 ID_LIMIT = 200
@@ -184,6 +185,7 @@ class Stop:
 
     variant_id: str
     post_id: str | None = None
+    request: StopRequest | None = None
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -293,4 +295,4 @@ def parse_interaction(value: bytes | None, key: bytes | None, append_us: int) ->
 def parse_stop(value: bytes | None, key: bytes | None) -> Stop:
     """Read a ``monitoring_control`` record; errors as in ``parse_variant_posted``."""
     message = _validate(StopMessage, value, key)
-    return Stop(message.variant_id, message.post_id)
+    return Stop(message.variant_id, message.post_id, StopRequest.of(message.requested_by, message.request_id))

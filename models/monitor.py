@@ -128,7 +128,7 @@ class PartitionMonitor:
         for session in self.sessions.of(stop.variant_id):
             if session.end is None and stop.post_id in (None, session.post_id):
                 origin = Origin(self.control_topic, self.partition, offset, append_us)
-                self._finish(session, End(Outcome.STOPPED, STOP_REASON, append_us, now, origin, "stopped"))
+                self._finish(session, End(Outcome.STOPPED, STOP_REASON, append_us, now, origin, "stopped", stop.request))
                 stopped = True
         return Result.COUNTED if stopped else Result.AFTER_END
 

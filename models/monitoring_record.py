@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from models.errors import Reject
 from models.moments import EARLIEST, YEAR_10000, format_moment, from_datetime
+from models.stop_request import StopRequest
 from models.strict_json import DEPTH_LIMIT, VALUE_LIMIT, is_deeper, parse_json
 
 Kind = Literal["started", "killed", "timed_out", "stopped"]
@@ -84,6 +85,12 @@ class MonitoringRecord(msgspec.Struct, frozen=True, kw_only=True):
     def decided_on(self) -> dict[str, Any]:
         """What an end followed from, as far as its metadata say: counts per kind, and the deciding event."""
         return {name: self.monitoring_metadata[name] for name in ("counts", "deciding_event") if name in self.monitoring_metadata}
+
+    @property
+    def stop_request(self) -> StopRequest | None:
+        """Who asked for a stop, at the end that it brought, as far as its metadata say."""
+        told = self.monitoring_metadata.get("stop_request")
+        return StopRequest.of(told.get("requested_by"), told.get("request_id")) if self.kind == "stopped" and isinstance(told, Mapping) else None
 
     def to_bytes(self) -> bytes:
         """The value of the Kafka record. Equal records give equal bytes."""

@@ -125,7 +125,10 @@ class ScheduledPost(Base):
 
 
 class MonitoringAudit(Base):
-    """Who or what did what to which session, when, with the facts it acted on. Append-only: a trigger refuses the rest."""
+    """Who or what did what to which session, when, with the facts it acted on. Append-only: a trigger refuses the rest.
+
+    One request for a stop is there once for each session, whoever has written it.
+    """
 
     __tablename__ = "monitoring_audit"
 
@@ -138,7 +141,12 @@ class MonitoringAudit(Base):
     request_id: Mapped[UUID | None]
     facts: Mapped[dict[str, Any]] = mapped_column(server_default=_EMPTY)
 
-    __table_args__ = (Index(None, "session_id"), Index(None, "variant_id"), Index(None, "at"))
+    __table_args__ = (
+        Index(None, "session_id"),
+        Index(None, "variant_id"),
+        Index(None, "at"),
+        Index("monitoring_audit_stop_request_key", "session_id", "request_id", unique=True, postgresql_where=text("action = 'stop_requested'")),
+    )
 
 
 class OutboundCall(Base):

@@ -14,6 +14,7 @@ from models.events import Interaction, Posting
 from models.moments import DAY
 from models.policy import Policy
 from models.rules import RULES, Kill, Rule
+from models.stop_request import StopRequest
 from models.views import SessionView
 
 
@@ -50,7 +51,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How, when (event time) and why a session ended; ``decided_at`` is wall clock. All in microseconds since the epoch."""
+    """How, when (event time) and why a session ended, and on whose request; ``decided_at`` is wall clock. All in microseconds since the epoch."""
 
     outcome: Outcome
     reason: str
@@ -58,6 +59,7 @@ class End:
     decided_at: int
     origin: Origin | None = None
     label: str = ""
+    request: StopRequest | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -214,6 +216,7 @@ class Session:
             engagement_rate=counts.rate,
             kill_rate=policy.kill_rate,
             counts=counts.by_kind(),
+            posted_offset=self.posted_offset,
             final_engagement_rate=counts.rate if end else None,
             final_interaction_count=counts.interactions if end else None,
             final_view_count=counts.views if end else None,

@@ -15,6 +15,7 @@ from models.errors import Reject, Stop
 from models.events import Interaction, parse_interaction
 from models.policy import Policy
 from models.session import End, Origin, Outcome, Session
+from models.stop_request import StopRequest
 from models.waiting import Waiter
 
 
@@ -45,6 +46,7 @@ class _State(_Versioned, frozen=True, array_like=True):
     end: tuple[str, str, int, int, tuple[str, int, int, int] | None, str] | None
     source: str | None
     metadata: bytes | None
+    request: tuple[str, str] | None = None
 
 
 Parse = Callable[[bytes | None, bytes | None, int], Interaction]
@@ -105,6 +107,7 @@ def encode_session(session: Session) -> bytes:
             end=(end.outcome.value, end.reason, end.ended_at, end.decided_at, _origin(end.origin), end.label) if end else None,
             source=session.source,
             metadata=None if session.metadata is None else msgspec.json.encode(session.metadata),  # MessagePack's integers have 64 bits, JSON's any size
+            request=(end.request.requested_by, end.request.request_id) if end and end.request else None,
         )
     )
 
@@ -144,7 +147,7 @@ def decode_session(value: bytes, segment: Callable[[Session, int], bytes | None]
     session.deadline = session.posted_at + session.policy.timeout
     if state.end is not None:
         outcome, reason, ended_at, decided_at, origin, label = state.end
-        session.end = End(Outcome(outcome), reason, ended_at, decided_at, Origin(*origin) if origin else None, label)
+        session.end = End(Outcome(outcome), reason, ended_at, decided_at, Origin(*origin) if origin else None, label, StopRequest(*state.request) if state.request else None)
     if state.id_tail or state.id_segments:
         segments = []
         for number in range(state.first_id_segment, state.first_id_segment + state.id_segments):

@@ -37,7 +37,11 @@ class SessionFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionView(SessionFacts):
-    """One session at one moment, as its worker holds it."""
+    """One session at one moment, as its worker holds it.
+
+    Attributes:
+        posted_offset: Of the ``variant_posted`` record that began it; None if its worker does not say, as earlier versions do not.
+    """
 
     partition: int
     deadline_us: int
@@ -46,6 +50,7 @@ class SessionView(SessionFacts):
     engagement_rate: float | None
     kill_rate: float
     counts: Mapping[str, int]
+    posted_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

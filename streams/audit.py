@@ -35,17 +35,18 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     at: str | None = None
 
 
-# Adds all entries at once.
+# Adds all entries at once. A stop that was asked for in one request is noted by the API, and with the end of its session; the second time nothing is added.
 _ADD = text("""
 INSERT INTO monitoring_audit (at, actor, action, session_id, variant_id, request_id, facts)
 SELECT coalesce(e.at, clock_timestamp()), e.actor, e.action, e.session_id, e.variant_id, e.request_id, e.facts
 FROM jsonb_to_recordset(CAST(:entries AS jsonb))
      AS e (at timestamptz, actor text, action text, session_id uuid, variant_id text, request_id uuid, facts jsonb)
+ON CONFLICT DO NOTHING
 """)
 
 
 async def add_entries(connection: AsyncConnection, entries: Sequence[AuditEntry]) -> None:
-    """Add rows within the caller's transaction."""
+    """Add rows within the caller's transaction, but for requests for a stop that are there already."""
     if entries:
         await connection.execute(_ADD, {"entries": msgspec.json.encode(entries).decode()})
 

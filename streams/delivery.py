@@ -189,10 +189,19 @@ class KafkaLog:
         finally:
             await consumer.stop()
 
-    async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> None:
-        """Append a record and wait until it is acknowledged, however long that takes."""
+    async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> int | None:
+        """Append a record and wait until it is acknowledged, however long that takes.
+
+        Returns:
+            Its offset. None if it was sent again, and so may be there twice, or if the brokers no longer knew.
+        """
+        sent = await self.send(topic, key, value, partition)
+        if await self.delivered(sent):
+            offset: int = sent.future.result().offset
+            return offset if offset >= 0 else None
         while not await self.delivered(await self.send(topic, key, value, partition)):
             pass
+        return None
 
     def _failed(self, error: BaseException) -> None:
         if self.away_since is None:

@@ -27,6 +27,8 @@ _QUIET = (
 )
 """Libraries, and our subclasses of theirs, whose warnings are worth a line and whose progress is not."""
 
+_LIBRARIES = frozenset(name for name in _QUIET if "." not in name)
+
 SELDOM_SECONDS = 10.0
 MOST_LINES = 1_000
 """So many lines are known at most, to say them seldom."""
@@ -83,7 +85,11 @@ class Seldom:
 
 
 def _without_trace(record: logging.LogRecord) -> bool:
-    """Keep the line in which a library tells of Kafka's error, without where it was raised: that says nothing about an outage."""
-    if record.exc_info and isinstance(record.exc_info[1], KafkaError):
+    """Keep the line in which a library tells of an error that an outage brings, and what it was, without where it was raised: that says nothing about an outage."""
+    error = record.exc_info[1] if record.exc_info else None
+    library = record.name.partition(".")[0]
+    if error is not None and (isinstance(error, KafkaError) or (library in _LIBRARIES and isinstance(error, OSError)) or library == "sqlalchemy"):
+        line, what = record.getMessage(), " ".join(str(error).split()) or type(error).__name__
+        record.msg, record.args = line if what in line else f"{line}: {what}", ()
         record.exc_info = None
     return True

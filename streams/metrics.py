@@ -67,7 +67,9 @@ class _Live(Collector):
                 restored.add_metric([result.value], self.restored[result])
         yield restored
         yield GaugeMetricFamily(f"{_PREFIX}_sessions_active", "Sessions that this worker monitors now.", value=self.active())
-        lag = GaugeMetricFamily(f"{_PREFIX}_consumer_lag", "Records between the last one read here and the partition's end.", labels=["topic", "partition"])
+        lag = GaugeMetricFamily(
+            f"{_PREFIX}_consumer_lag", "Records between the last one that a monitor has folded, or a sink written, and the partition's end.", labels=["topic", "partition"]
+        )
         for (topic, partition), records in sorted(self.lag().items()):
             lag.add_metric([topic, str(partition)], records)
         yield lag

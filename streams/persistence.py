@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -108,7 +108,7 @@ async def persist(engine: AsyncEngine, records: Sequence[MonitoringRecord], targ
         changed = {row.session_id: row for row in written}
         started = [session for session in sessions if session in changed and changed[session].is_new]
         ends = [sessions[session][-1] for session in sessions if session in changed and changed[session].is_ended]
-        await add_entries(connection, [*map(_start_entry, (sessions[session][0] for session in started)), *map(_end_entry, ends)])
+        await add_entries(connection, [*map(_start_entry, (sessions[session][0] for session in started)), *_stop_entries(ends), *map(_end_entry, ends)])
         crash_point("after_audit_statement")
         kills = _in_order(ends, records)
         cleaned = await clean_up(connection, [_kill(end) for end in kills])
@@ -165,6 +165,22 @@ def _start_entry(record: MonitoringRecord) -> AuditEntry:
         "timeout_minutes": record.timeout_minutes,
     }
     return AuditEntry(actor="monitor", action="session_started", session_id=record.session_id, variant_id=record.variant_id, facts=facts)
+
+
+def _stop_entries(ends: Iterable[MonitoringRecord]) -> Iterator[AuditEntry]:
+    """What the API writes of a stop as it is asked for, for the case that its worker died before it had."""
+    for end in ends:
+        request, at = end.stop_request, end.ended_at_us
+        if request is not None and at is not None:
+            yield AuditEntry(
+                actor=request.requested_by,
+                action="stop_requested",
+                session_id=end.session_id,
+                variant_id=end.variant_id,
+                request_id=UUID(request.request_id),
+                facts={"post_id": end.post_id},
+                at=format_moment(at),
+            )
 
 
 def _end_entry(record: MonitoringRecord) -> AuditEntry:

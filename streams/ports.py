@@ -62,8 +62,8 @@ class Log(Protocol):
 class Appender(Protocol):
     """Where single records go, for whoever waits for each; ``streams.delivery.KafkaLog``."""
 
-    async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> None:
-        """Append a record and wait until it is acknowledged."""
+    async def append(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> int | None:
+        """Append a record and wait until it is acknowledged; returns its offset, or None if it may be there under another one, too."""
 
 
 class Table(Protocol):

@@ -23,10 +23,14 @@ class ApiPublisher:
     def __init__(self, settings: Settings, log: Appender, clock: Callable[[], int]) -> None:
         self._settings, self._log, self._clock = settings, log, clock
 
-    async def publish_posted(self, message: dict[str, Any]) -> None:
-        """Publish a ``variant_posted``; raises ``Retry`` if Kafka does not acknowledge it in 5 s."""
+    async def publish_posted(self, message: dict[str, Any]) -> int | None:
+        """Publish a ``variant_posted``; returns its offset, if it is there under that one only.
+
+        Raises:
+            Retry: Kafka does not acknowledge it in 5 s.
+        """
         variant_id = str(message["variant_id"])
-        await self._append("variant_posted", variant_id, message, partition_for(variant_id, self._settings.partitions))
+        return await self._append("variant_posted", variant_id, message, partition_for(variant_id, self._settings.partitions))
 
     async def publish_stop(self, variant_id: str, post_id: str | None, partition: int, request_id: str, requested_by: str) -> None:
         """Publish a stop on the partition of the session; errors as ``publish_posted``."""
@@ -41,9 +45,9 @@ class ApiPublisher:
         }
         await self._append("monitoring_control", variant_id, message, partition)
 
-    async def _append(self, topic: str, variant_id: str, message: dict[str, Any], partition: int) -> None:
+    async def _append(self, topic: str, variant_id: str, message: dict[str, Any], partition: int) -> int | None:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                await self._log.append(topic_name(self._settings, topic), variant_id.encode(), encode_json(message), partition)
+                return await self._log.append(topic_name(self._settings, topic), variant_id.encode(), encode_json(message), partition)
         except TimeoutError:
             raise Retry("Kafka did not acknowledge in time") from None

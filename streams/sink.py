@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from streams.metrics import Metrics
 from streams.persister import Written
 from streams.ports import Appender, Incoming
 from streams.settings import Settings
+from streams.sink_lag import SinkLag
 from streams.topics import topic_name
 from streams.transport import Chunk, ChunkedConsumer
 
@@ -122,14 +123,7 @@ class SinkWorker:
     app: faust.App
     sink: Sink
     log: KafkaLog
-
-    def lag(self) -> Mapping[tuple[str, int], int]:
-        """Return the records not written yet, by (topic, partition), of what is fetched from."""
-        consumer = self.app.consumer
-        if not self.sink.is_assigned or not isinstance(consumer, ChunkedConsumer):
-            return {}
-        ends = {tp: consumer.highwater(tp) for tp in consumer.assignment()}
-        return {(tp.topic, tp.partition): max(0, end - _written(consumer, tp)) for tp, end in ends.items() if end is not None}
+    lag: SinkLag
 
 
 def create_sink(
@@ -179,11 +173,4 @@ def create_sink(
     app.on_partitions_revoked.connect(start_over)
     app.on_rebalance_complete.connect(begin)
     app.on_before_shutdown.connect(drain)
-    return SinkWorker(app, sink, kafka_log)
-
-
-def _written(consumer: ChunkedConsumer, tp: TP) -> int:
-    """The offset up to which a partition is in PostgreSQL."""
-    ledger = consumer.ledgers.get(tp)
-    written = None if ledger is None else ledger.committable
-    return (consumer.committed(tp) or 0) if written is None else written
+    return SinkWorker(app, sink, kafka_log, SinkLag(app, lambda: sink.is_assigned))

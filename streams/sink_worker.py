@@ -33,6 +33,7 @@ from streams.web.sink_server import SinkReadiness, SinkServer, SinkState, applic
 DRAIN_SECONDS = 2.0
 """How long calls under way get to come to their end when the sink stops."""
 Fail = Callable[[BaseException], None]
+Step = Callable[[], Awaitable[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,14 @@ class Errands(mode.Service):  # type: ignore[misc]
         engine: Of its own; closed at the end.
         outbound: Calls to another system, or None.
         swept: Told of posts that a sweep has cancelled.
+        look: Asks how many records there are to write; returns the pause until the next time.
         fail: Called with what makes it impossible to go on.
     """
 
-    def __init__(self, server: SinkServer, engine: AsyncEngine, outbound: Outbound | None, swept: Callable[[int], None], fail: Fail) -> None:
+    def __init__(self, server: SinkServer, engine: AsyncEngine, outbound: Outbound | None, swept: Callable[[int], None], look: Step, fail: Fail) -> None:
         super().__init__()
         self._server, self._engine, self._outbound, self._fail = server, engine, outbound, fail
-        self._chores: dict[str, Callable[[], Awaitable[float]]] = {"the sweep of scheduled posts": Sweeper(engine, swept).step}
+        self._chores: dict[str, Step] = {"the sweep of scheduled posts": Sweeper(engine, swept).step, "the look at the consumer lag": look}
         if outbound is not None:
             self._chores |= {"the relay of outbound calls": outbound.relay.step, "the count of outbound calls": outbound.relay.watch}
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,11 +104,11 @@ def sink_app(settings: Settings, fail: Fail, on_ready: Callable[[], None]) -> fa
 
     persister = Persister(write, clock_us=wall_clock)
     worker = create_sink(settings, persister, metrics, wall_clock, fail, on_ready)
-    metrics.watch_lag(worker.lag)
+    metrics.watch_lag(worker.lag.now)
     metrics.watch_stalled(worker.sink.stalled_seconds)
     readiness = SinkReadiness(Probe("Kafka", worker.log.ping), Probe("PostgreSQL", partial(ping, own)), partial(_state, worker, persister), metrics)
     server = SinkServer(application(settings, metrics, readiness.report), settings.web_host, settings.sink_web_port)
-    worker.app.boot_strategy = _ErrandsFirst(worker.app, Errands(server, own, outbound, metrics.swept, fail))
+    worker.app.boot_strategy = _ErrandsFirst(worker.app, Errands(server, own, outbound, metrics.swept, worker.lag.look, fail))
     return worker.app
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from models.errors import Retry
 from models.ids import session_id
+from models.views import SessionView
 from streams.web.cluster import Cluster
 from streams.web.lookups import Lookups
 from streams.web.ports import PublishPort, SessionFilter
@@ -63,6 +64,8 @@ class Commands:
     async def start(self, message: dict[str, Any], asker: Asker) -> str:
         """Publish a validated ``variant_posted`` and return the session's id once every worker's status call finds it.
 
+        Of several requests at once, at one worker or many, only the one whose record began the session is told that it did.
+
         Raises:
             Problem: 409 if this posting is or was monitored; 503 if it takes too long.
         """
@@ -73,10 +76,13 @@ class Commands:
                 raise _already(variant_id, post_id)
             try:
                 async with asyncio.timeout(self._start_seconds):
-                    await self._publish.publish_posted(message)
+                    offset = await self._publish.publish_posted(message)
                     self._trail.note(actor=asker.name, action="start_requested", session_id=session, variant_id=variant_id, request_id=asker.request_id, facts={"post_id": post_id})
                     async for _ in self._patiently():
-                        if await self._is_live(variant_id, post_id, asker) and await self._cluster.everywhere(variant_id, post_id, asker.authorization):
+                        view = await self._live(variant_id, post_id, asker)
+                        if view is not None and _is_of_another(view, offset):
+                            raise _already(variant_id, post_id)
+                        if view is not None and await self._cluster.everywhere(variant_id, post_id, asker.authorization):
                             return session
             except TimeoutError:
                 pass
@@ -93,9 +99,9 @@ class Commands:
         finally:
             self._starting.discard((variant_id, post_id))
 
-    async def _is_live(self, variant_id: str, post_id: str, asker: Asker) -> bool:
+    async def _live(self, variant_id: str, post_id: str, asker: Asker) -> SessionView | None:
         found = await self._cluster.find([variant_id], asker.authorization)
-        return any(view.post_id == post_id for view in found.sessions.get(variant_id, ()))
+        return next((view for view in found.sessions.get(variant_id, ()) if view.post_id == post_id), None)
 
     async def _is_known(self, variant_id: str, post_id: str, asker: Asker) -> bool:
         found = await self._cluster.find([variant_id], asker.authorization)
@@ -164,6 +170,11 @@ class Commands:
             yield
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+
+
+def _is_of_another(view: SessionView, offset: int | None) -> bool:
+    """Tell whether another record than that at ``offset`` began a session; no, where one of the two is not known."""
+    return None not in (view.posted_offset, offset) and view.posted_offset != offset
 
 
 def _already(variant_id: str, post_id: str) -> Problem:

@@ -174,19 +174,23 @@ class MemoryStore:
 class MemoryPublish:
     """``PublishPort`` that hands messages to the test's stand-in for the monitor; ``is_away`` makes it fail like a stopped Kafka."""
 
-    def __init__(self, on_posted: Callable[[dict[str, Any]], None] = lambda _: None, on_stop: Callable[[str, str | None], None] = lambda _variant, _post: None) -> None:
+    def __init__(
+        self, on_posted: Callable[[dict[str, Any], int], None] = lambda _message, _offset: None, on_stop: Callable[[str, str | None], None] = lambda _variant, _post: None
+    ) -> None:
         self.posted: list[dict[str, Any]] = []
         self.stops: list[dict[str, Any]] = []
         self.on_posted = on_posted
         self.on_stop = on_stop
         self.is_away = False
 
-    async def publish_posted(self, message: dict[str, Any]) -> None:
-        """Publish a ``variant_posted``."""
+    async def publish_posted(self, message: dict[str, Any]) -> int | None:
+        """Publish a ``variant_posted``; its offset is how many there were."""
         if self.is_away:
             raise Retry("no broker answers")
+        offset = len(self.posted)
         self.posted.append(message)
-        self.on_posted(message)
+        self.on_posted(message, offset)
+        return offset
 
     async def publish_stop(self, variant_id: str, post_id: str | None, partition: int, request_id: str, requested_by: str) -> None:
         """Publish a stop."""

@@ -139,13 +139,15 @@ class World:
         if not self.is_deaf:
             asyncio.get_running_loop().call_later(self.delay_seconds, act, *arguments)
 
-    def _on_posted(self, message: dict[str, Any]) -> None:
-        self._later(self._begin, message)
+    def _on_posted(self, message: dict[str, Any], offset: int) -> None:
+        self._later(self._begin, message, offset)
 
-    def _begin(self, message: dict[str, Any]) -> None:
+    def _begin(self, message: dict[str, Any], offset: int) -> None:
         now_us = wall_clock()
         posted = posting(VariantPosted.model_validate(message), now_us, Defaults())
         policy = posted.policy
+        if any(known.post_id == posted.post_id for known in self.owner(posted.variant_id).live.sessions_of(posted.variant_id)):
+            return  # another post of the same session changes nothing
         self.put(
             posted.variant_id,
             posted.post_id,
@@ -157,6 +159,7 @@ class World:
             kill_rate=policy.kill_rate,
             min_interactions=policy.min_interactions,
             timeout_minutes=policy.timeout_minutes,
+            posted_offset=offset,
         )
 
     def _on_stop(self, variant_id: str, post_id: str | None) -> None:

@@ -70,8 +70,8 @@ class StorePort(Protocol):
 class PublishPort(Protocol):
     """Kafka. Each call returns once Kafka has acknowledged, and raises ``Retry`` when it does not."""
 
-    async def publish_posted(self, message: dict[str, Any]) -> None:
-        """Publish a ``variant_posted``."""
+    async def publish_posted(self, message: dict[str, Any]) -> int | None:
+        """Publish a ``variant_posted``; returns its offset, if it is there under that one only."""
 
     async def publish_stop(self, variant_id: str, post_id: str | None, partition: int, request_id: str, requested_by: str) -> None:
         """Publish a stop to ``monitoring_control``, on the session's partition."""

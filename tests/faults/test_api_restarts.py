@@ -45,8 +45,8 @@ async def insist(stage: Stage, workers: list[Worker], name: str, key: str) -> in
 async def test_a_stop_that_is_repeated_after_a_crash_ends_each_session_once(servers: Servers, tmp_path: Path):
     """A monitor is killed 0 to 150 ms after 12 callers have asked it, six times; they repeat themselves with the same key, at it or the other one (P39).
 
-    One end and one audit row of it for each session. A request has an audit row for each time that it was published: two if its repetition was,
-    too, none if the worker died before it had written the row.
+    One end and one audit row of it for each session. The request that ended it has its audit row; one that was published and came too late has none if the worker
+    died before it had written it.
     """
     chance, firsts, lasts = Random(39), Counter[int](), Counter[int]()
     async with staged(servers, tmp_path / "home", monitors=2) as stage:
@@ -77,4 +77,4 @@ async def test_a_stop_that_is_repeated_after_a_crash_ends_each_session_once(serv
         assert not wrong, "\n".join(wrong[:20])
         assert Counter(fate.outcome for fate in verdict.fates.values()) == {"stopped": len(names)}
         assert firsts[0]
-        assert all(rows[name] <= published[name] for name in names)
+        assert all(1 <= rows[name] <= published[name] for name in names)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import MessageSizeTooLargeError
 
 from streams.settings import Settings
+from streams.topics import ensure_topics
 from tests.faults.test_topics_changed import QUICK, admin
 from tests.integration.system import fresh, running
 
@@ -27,3 +31,18 @@ async def test_records_are_read_however_they_are_compressed(settings: Settings, 
             await system.interact(name, "like", 10)
             rows = await system.until_ended([name], 20)
             assert (rows[name]["outcome"], rows[name]["final_view_count"]) == ("killed", 500), way
+
+
+async def test_topics_can_bound_what_a_batch_unpacks_to(settings: Settings):
+    """With ``compression.type=uncompressed`` Kafka unpacks what comes, and refuses what is larger than ``max.message.bytes`` then; a usual batch is taken."""
+    await ensure_topics(settings)
+    topic = settings.topic_prefix + "interaction"
+    async with admin(settings) as client:
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"compression.type": "uncompressed", "message.timestamp.type": "LogAppendTime"})])
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, compression_type="gzip", max_request_size=1 << 24, max_batch_size=1 << 24) as producer:
+        for size, is_taken in ((1_000_000, True), (1_100_000, False)):
+            batch = producer.create_batch()
+            assert batch.append(timestamp=None, key=b"v", value=bytes(size)) is not None
+            sent = await producer.send_batch(batch, topic, partition=0)
+            with contextlib.nullcontext() if is_taken else pytest.raises(MessageSizeTooLargeError):
+                await sent

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -68,7 +69,7 @@ def test_two_migrations_at_once_are_safe(database_settings: Settings, sql: Sql):
         for done in [threads.submit(migrate, database_settings) for _ in range(3)]:
             done.result()
     assert [other.wait(60) for other in others] == [0, 0, 0]
-    assert sql("SELECT version_num FROM early_kill_version") == [("0002",)]
+    assert sql("SELECT version_num FROM early_kill_version") == [("0003",)]
 
 
 def test_tables_of_others_are_left_alone(database_settings: Settings, sql: Sql):
@@ -83,15 +84,21 @@ def test_tables_of_others_are_left_alone(database_settings: Settings, sql: Sql):
 
 
 def test_a_schema_of_the_first_version_is_brought_up_to_date(migrated: Settings, sql: Sql):
-    """And is then what a new one is; rows stay."""
+    """And is then what a new one is; rows stay, but for repetitions of one request for a stop."""
     new = catalogue(sql, "public")
     sql("DROP TABLE outbound_call")
     sql("DROP INDEX scheduled_post_runnable_idx")
+    sql("DROP INDEX monitoring_audit_stop_request_key")
+    session, request = uuid4(), uuid4()
+    for facts in ('{"n": 1}', '{"n": 2}'):
+        for action in ("stop_requested", "start_requested"):
+            sql("INSERT INTO monitoring_audit (actor, action, session_id, request_id, facts) VALUES ('somebody', %s, %s, %s, %s)", action, session, request, facts)
     sql("INSERT INTO scheduled_post (variant_id, scheduled_for) VALUES ('v', now())")
     sql("UPDATE early_kill_version SET version_num = '0001'")
     migrate(migrated)
     assert catalogue(sql, "public") == new
     assert sql("SELECT status FROM scheduled_post") == [("scheduled",)]
+    assert sql("SELECT action, facts ->> 'n' FROM monitoring_audit ORDER BY id") == [("stop_requested", "1"), ("start_requested", "1"), ("start_requested", "2")]
 
 
 def test_a_table_that_lacks_columns_is_named_with_them(database_settings: Settings, sql: Sql):

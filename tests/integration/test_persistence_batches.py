@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models import ids
 from models.monitoring_record import MonitoringRecord
+from streams.audit import audit
 from streams.persistence import Persisted, persist
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -51,6 +53,49 @@ async def test_a_start_is_recorded_with_all_its_columns(engine: AsyncEngine, sql
         ("2023-11-14T22:13:20.000001", "test")
     ]
     assert actions(sql) == [("monitor", "session_started", "v1")]
+
+
+REQUEST = "390c3896-29b9-43ac-95f0-031d3760aa74"
+REQUESTS = "SELECT actor, session_id, request_id::text, facts, at = to_timestamp(1700000060.000001) FROM monitoring_audit WHERE action = 'stop_requested'"
+
+
+def stopped(record: Record, **request: Any) -> MonitoringRecord:
+    """The end of a session on somebody's request."""
+    end = record("stopped")
+    return record("stopped", monitoring_metadata={**end.monitoring_metadata, "stop_request": request})
+
+
+async def test_a_stop_is_audited_with_who_asked_for_it(engine: AsyncEngine, sql: Sql, record: Record):
+    """In the transaction of the end, with its append time; once, however often the end comes, and together with the start too."""
+    end = stopped(record, requested_by="token 0011aabb", request_id=REQUEST)
+    for _ in range(2):
+        await persist(engine, [record("started"), end])
+    assert sql(REQUESTS) == [("token 0011aabb", end.session_id, REQUEST, {"post_id": "p1"}, True)]
+    assert actions(sql) == [("monitor", "session_started", "v1"), ("token 0011aabb", "stop_requested", "v1"), ("monitor", "session_ended", "v1")]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_stop_that_the_api_has_noted_is_not_noted_again(engine: AsyncEngine, sql: Sql, record: Record, is_first: bool):
+    """Whoever comes first; another request for the same session has a row of its own."""
+    end = stopped(record, requested_by="token 0011aabb", request_id=REQUEST)
+
+    async def note(request_id: UUID) -> None:
+        await audit(engine, actor="token 0011aabb", action="stop_requested", now_us=1, variant_id="v1", session_id=end.session_id, request_id=request_id, facts={"post_id": "p1"})
+
+    if is_first:
+        await note(UUID(REQUEST))
+    await persist(engine, [record("started"), end])
+    await note(UUID(REQUEST))
+    assert [row[2] for row in sql(REQUESTS)] == [REQUEST]
+    await note(uuid4())
+    assert len(sql(REQUESTS)) == 2
+
+
+@pytest.mark.parametrize("request_", [{}, {"requested_by": "me"}, {"requested_by": 1, "request_id": REQUEST}, {"requested_by": "me", "request_id": "7"}])
+async def test_a_stop_of_which_nobody_knows_who_asked_ends_all_the_same(engine: AsyncEngine, sql: Sql, record: Record, request_: dict[str, Any]):
+    """Its record may come from anybody."""
+    assert await persist(engine, [stopped(record, **request_)]) == Persisted(started=1, stopped=1)
+    assert sql(REQUESTS) == []
 
 
 @pytest.mark.usefixtures("pool")

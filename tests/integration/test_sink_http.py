@@ -77,6 +77,32 @@ async def test_a_sink_shows_its_health_readiness_and_metrics(settings: Settings,
         assert system.sink.stop() == 0
 
 
+async def test_the_lag_grows_while_postgresql_is_away(settings: Settings, database: str, tmp_path: Path):
+    """Though the sink then holds what it can and fetches no more: records that come one by one are all in its metric, and none when they are written."""
+
+    async def lag() -> float:
+        _, shown = await system.call(system.sink, "GET", "/metrics")
+        return sum(float(records) for records in re.findall(r"performance_monitor_consumer_lag{[^}]*} (\S+)", shown))
+
+    async def until_lag(records: int) -> None:
+        async with asyncio.timeout(20):
+            while await lag() != records:
+                await asyncio.sleep(0.2)
+
+    name, variant = compose.Identifier(database.rsplit("/", 1)[1]), fresh("v")
+    async with running(settings, tmp_path) as system:
+        await until_ready(system)
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(compose.SQL("ALTER DATABASE {} CONNECTION LIMIT 0").format(name))
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+            for number in range(40):
+                await system.post(variant, post_id=f"post-{number}")
+                await asyncio.sleep(0.1)
+            await until_lag(40)
+            connection.execute(compose.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
+        await until_lag(0)
+
+
 @pytest.mark.faults
 async def test_a_sink_without_kafka_is_not_ready(settings: Settings, kafka: KafkaServer, tmp_path: Path):
     """Though it is alive; it goes on by itself when Kafka does."""

@@ -112,6 +112,10 @@ async def test_what_one_worker_is_told_every_worker_knows_and_does(system: Syste
         read, summed = await results(system, worker)
         assert read == summed > 0
 
+    twice = fresh("v")
+    answers = await asyncio.gather(*(system.call(worker, "POST", f"{P}/start-monitoring", json=posted(twice)) for worker in [one, other] * 2))
+    assert sorted(status for status, _ in answers) == [201, 409, 409, 409]
+
 
 async def test_hostile_ids_go_all_the_way(system: System):
     """Through path, Kafka, state and database, and back as they are."""

@@ -99,6 +99,13 @@ async def test_a_record_arrives_once_kafka_takes_it_again(kafka_log: KafkaLog, f
     assert [producer.is_stopped for producer in Producer.made[:-1]] == [True] * (len(Producer.made) - 1)
 
 
+@pytest.mark.parametrize(("failures", "offset", "told"), [([], 7, 7), (["send"], 7, 7), (["acknowledge"], 7, None), ([], -1, None)])
+async def test_where_a_record_has_arrived_is_told_if_it_is_there_once(kafka_log: KafkaLog, failures: list[str], offset: int, told: int | None):
+    """What was not acknowledged, and so sent again, may be there twice; and the brokers may have forgotten where."""
+    Producer.failures, Producer.offsets = list(failures), [offset]
+    assert await kafka_log.append("topic", b"key", b"value") == told
+
+
 async def test_failed_records_of_one_producer_replace_it_once(kafka_log: KafkaLog):
     """A thousand failures of the same producer are one reason to start over, not a thousand."""
     Producer.failures = ["acknowledge"] * 3

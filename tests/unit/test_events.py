@@ -12,6 +12,7 @@ from models.errors import Reject
 from models.events import Posting, Stop, parse_interaction, parse_stop, parse_variant_posted
 from models.moments import EARLIEST, MINUTE, format_moment
 from models.policy import Defaults, Policy
+from models.stop_request import StopRequest
 from models.strict_json import parse_json
 from streams.codec import decode_interaction
 
@@ -90,6 +91,14 @@ def test_what_is_given_is_taken() -> None:
     assert (event.count, event.post_id, event.occurred_at, event.event_id) == (3, "q", APPENDED - 1_000, "e")
     assert interaction({**SNAPSHOT, "totals": {"likes": 2, "saves": 10**12, "views": None, "hugs": "many"}}).totals == (None, 2, None, None, None, None, None, 10**12)
     assert stopped({**STOP, "post_id": "q", "request_id": "r", "requested_by": "me", "requested_at": "now", "schema_version": 1}) == Stop("v", "q")
+
+
+def test_a_stop_says_who_asked_for_it_as_far_as_the_audit_can_hold_it() -> None:
+    """A name, cut to 200 characters, and a UUID; without one of them nothing, and the stop holds all the same."""
+    request_id = "390c3896-29b9-43ac-95f0-031d3760aa74"
+    assert stopped({**STOP, "request_id": request_id.upper(), "requested_by": "m" * 201}) == Stop("v", None, StopRequest("m" * 200, request_id))
+    for unusable in ({"request_id": "7", "requested_by": "me"}, {"request_id": request_id}, {"request_id": request_id, "requested_by": ""}, {"requested_by": "me"}):
+        assert stopped({**STOP, **unusable}) == Stop("v")
 
 
 @all_topics

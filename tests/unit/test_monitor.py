@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from models.announcement import end_record
 from models.errors import Stop as Refusal
 from models.events import Interaction, Posting, Stop
 from models.ids import event_hash
@@ -12,6 +14,7 @@ from models.monitor import Ended, Limits, PartitionMonitor, Rejected, Started
 from models.policy import Policy
 from models.session import Outcome, Result, Session
 from models.state import decode_session, decode_waiters, encode_session, encode_waiters, seal_event_ids
+from models.stop_request import StopRequest
 from models.waiting import Waiter
 
 T = 1_700_000_000_000_000
@@ -365,6 +368,22 @@ def test_a_session_comes_back_as_it_was() -> None:
             assert getattr(after, name) == getattr(before, name), name
     again = decode_session(encode_session(after), lambda _session, _number: None)
     assert encode_session(again) == encode_session(after)
+
+
+def test_a_stop_is_told_alike_after_a_crash_also_who_asked_for_it() -> None:
+    """Also where its state is of a time when nobody asked who did: then nothing was told of it, and nothing is."""
+    monitor, request = PartitionMonitor(0), StopRequest("token 0011aabb", "390c3896-29b9-43ac-95f0-031d3760aa74")
+    post(monitor, posting("q"), 0)
+    monitor.stop(Stop("v", "q", request), 7, T + 5, NOW)
+    before = session(monitor, "q")
+    state = encode_session(before)
+    after = decode_session(state, lambda _session, _number: None)
+    assert after.end == before.end
+    assert end_record(after) == end_record(before)
+    assert end_record(after).stop_request == request
+    earlier = decode_session(msgspec.msgpack.encode(msgspec.msgpack.decode(state)[:-1]), lambda _session, _number: None)
+    assert end_record(earlier).stop_request is None
+    assert "stop_request" not in end_record(earlier).monitoring_metadata
 
 
 def test_a_session_whose_segment_is_missing_does_not_start() -> None:

@@ -129,3 +129,4 @@ def test_an_error_of_kafka_is_logged_without_its_trace():
     assert _without_trace(outage)
     assert _without_trace(other)
     assert (outage.exc_info, other.exc_info is None) == (None, False)
+    assert outage.getMessage() == "Crashed: KafkaConnectionError"

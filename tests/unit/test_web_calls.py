@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -143,6 +144,33 @@ async def test_of_two_equal_starts_at_once_one_is_refused(world: World, ask: Cli
     answers = await asyncio.gather(*(ask("POST", f"{P}/start-monitoring", json=POSTED) for _ in range(2)))
     assert sorted(status for status, _, _ in answers) == [201, 409]
     assert len(world.publish.posted) == 1
+
+
+async def test_of_equal_starts_at_several_workers_the_one_whose_record_began_the_session_is_told_so(three: World, ask_three: Client):
+    """Each has published before it could see another's record; the first record wins."""
+    three.delay_seconds = 0.1
+    answers = await asyncio.gather(
+        *(ask_three("POST", f"{P}/start-monitoring", base=worker.url, json={**POSTED, "persona_id": f"asked-{index}"}) for index, worker in enumerate(three.workers))
+    )
+    assert len(three.publish.posted) == 3
+    winner = int(three.publish.posted[0]["persona_id"].removeprefix("asked-"))
+    assert [status for status, _, _ in answers] == [201 if index == winner else 409 for index in range(3)]
+
+
+@pytest.mark.parametrize("is_offset_known", [True, False])
+async def test_a_start_is_its_own_where_nobody_can_say_otherwise(three: World, ask_three: Client, is_offset_known: bool, monkeypatch: pytest.MonkeyPatch):
+    """It had to be sent again, so that it may be there twice; or an owner of an earlier version does not say which record began the session."""
+    publish = three.publish.publish_posted
+
+    async def published(message: dict[str, Any]) -> int | None:
+        await publish(message)
+        return 7 if is_offset_known else None
+
+    monkeypatch.setattr(three.publish, "publish_posted", published)
+    if is_offset_known:
+        put = three.put
+        monkeypatch.setattr(three, "put", lambda *names, **changes: put(*names, **{**changes, "posted_offset": None}))
+    assert (await ask_three("POST", f"{P}/start-monitoring", json=POSTED))[0] == 201
 
 
 async def test_a_start_that_nobody_sees_is_not_called_started():
