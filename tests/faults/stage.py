@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -31,6 +32,7 @@ GRACE_SECONDS = 1.0
 SOURCES = ("variant_posted", "interaction", "monitoring_control")
 START_AGAIN_SECONDS = 0.3
 LEAVE_SECONDS = 12.0
+SOON_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -167,12 +169,23 @@ class Stage:
         for worker in self.system.monitors:
             if not worker.is_running:
                 continue
-            _, text = await self.system.call(worker, "GET", "/metrics")
+            try:
+                _, text = await self.system.call(worker, "GET", "/metrics")
+            except aiohttp.ClientError as error:  # it may be dying at a named place just now
+                if not await self._ends_soon(worker):
+                    wrong.append(f"a monitor does not tell its metrics: {error!r}")
+                continue
             results = sum(float(value) for value in re.findall(r'^performance_monitor_events_total\{result="\w+"\} (\S+)', text, re.MULTILINE))
             read = sum(float(value) for value in re.findall(r"^performance_monitor_records_read_total\{topic=\"\S+\"\} (\S+)", text, re.MULTILINE))
             if results != read:
                 wrong.append(f"a monitor has read {read:.0f} records and has {results:.0f} results")
         return wrong
+
+    async def _ends_soon(self, worker: Worker) -> bool:
+        until = time.monotonic() + SOON_SECONDS
+        while worker.is_running and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        return not worker.is_running
 
     async def leave(self) -> list[str]:
         """Stop all workers with SIGTERM; returns what was wrong with that, or stands in their logs and must not."""
