@@ -240,6 +240,10 @@ class PartitionMonitor:
             if session.end_pending:
                 self.emissions.append(Ended(session))
         for waiter in waiters:
+            if waiter.offset > self.position:
+                # It is delivered again, as is what had come before it. Taken from here it would overtake those: segments do not become durable in order.
+                self.waiting.leave_out(waiter)
+                continue
             self.waiting.add(waiter)
             # Whoever was to have it has taken it: its segment is deleted only after the session's state is written.
             if any(_belongs(waiter.event, session) for session in self.sessions.of(waiter.event.variant_id)):

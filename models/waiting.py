@@ -68,6 +68,13 @@ class Waiting:
         if waiter.restored:
             self._restored.add(waiter.offset)
 
+    def leave_out(self, waiter: Waiter) -> None:
+        """Do not take in a waiter that an earlier process had made durable: its segment is written without it."""
+        if waiter.segment is not None:
+            name = (waiter.event.variant_id, waiter.segment)
+            self._segments.setdefault(name, [])
+            self._changed[name] = None
+
     def holds(self, offset: int) -> bool:
         """Tell whether the record at ``offset`` was waiting already when this process took over."""
         return offset in self._restored

@@ -310,16 +310,26 @@ def test_a_waiter_whose_session_is_durable_has_been_seen_to() -> None:
         monitor = PartitionMonitor(0)
         see(monitor, 4, at)
         post(monitor, posting())
-        again = restored(session(monitor), waiters=(restored_waiter(4, at), restored_waiter(5, at, "other")))
+        again = restored(session(monitor), waiters=(restored_waiter(4, at), restored_waiter(5, at, "other")), position=5)
         assert again.waiting.count == 1
         assert [(segment, waiters) for _, segment, waiters in again.waiting.changed_segments()] == [(4, [])]
         assert see(again, 4, at) is not Result.WAITING
         assert session(again).counts.views == (at == T)
 
 
+def test_a_waiter_that_is_delivered_again_keeps_its_place() -> None:
+    """Segments do not become durable in order: what was restored of them must not overtake what comes again, or that would count as applied."""
+    again = restored(waiters=(restored_waiter(1), restored_waiter(4)), position=1)
+    assert again.waiting.count == 1
+    assert [(segment, waiters) for _, segment, waiters in again.waiting.changed_segments()] == [(4, [])]
+    post(again, posting())
+    assert [see(again, offset) for offset in (2, 3, 4)] == [Result.COUNTED] * 3
+    assert session(again).counts.views == 4
+
+
 def test_a_waiter_that_is_durable_is_not_let_in_again() -> None:
     """Its record may be delivered again; it counts once."""
-    again = restored(waiters=(restored_waiter(4),))
+    again = restored(waiters=(restored_waiter(4),), position=4)
     assert see(again, 4) is Result.REDELIVERED
     post(again, posting())
     assert again.take_resolved() == [(Result.COUNTED, True)]
@@ -361,6 +371,7 @@ def busy() -> Session:
 def test_a_session_comes_back_as_it_was() -> None:
     """Ended, its event ids apart, which nobody asks for any more."""
     before = busy()
+    before.is_end_durable = True  # as soon as it is written
     after = decode_session(encode_session(before), lambda _session, _number: None)
     assert (after.counts.by_kind(), after.counts.views, after.counts.interactions) == (before.counts.by_kind(), 5, 2)
     for name in Session.__slots__:
