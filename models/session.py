@@ -72,6 +72,7 @@ class Session:
         floor: Records without ``post_id`` up to this offset were another session's, if one took them.
         start_pending: Its start has not been acknowledged on ``monitoring_record`` yet.
         end_pending: Likewise its end.
+        is_end_durable: Its end will not be decided otherwise any more; until then nobody is told of it.
         older: The next session of the same variant in its partition, in no order that matters.
         is_changed: Its state has changed since it was last written down.
         rule: Judges its counts; the one that ``policy`` names.
@@ -91,6 +92,7 @@ class Session:
     end: End | None = None
     start_pending: bool = True
     end_pending: bool = False
+    is_end_durable: bool = False
     source: str | None = None
     metadata: dict[str, Any] | None = None
     older: Session | None = field(default=None, repr=False)
@@ -189,9 +191,14 @@ class Session:
         self.end = end
         self.end_pending = True
 
+    @property
+    def told_end(self) -> End | None:
+        """Its end, as far as anybody may know of it."""
+        return self.end if self.is_end_durable else None
+
     def view(self, partition: int) -> SessionView:
-        """Show the session as it stands."""
-        end, counts, policy = self.end, self.counts, self.policy
+        """Show the session as it stands, as far as anybody may know."""
+        end, counts, policy = self.told_end, self.counts, self.policy
         killed = end is not None and end.outcome is Outcome.KILLED
         return SessionView(
             session_id=str(self.id),

@@ -147,6 +147,7 @@ def decode_session(value: bytes, segment: Callable[[Session, int], bytes | None]
     session.deadline = session.posted_at + session.policy.timeout
     if state.end is not None:
         outcome, reason, ended_at, decided_at, origin, label = state.end
+        session.is_end_durable = True
         session.end = End(Outcome(outcome), reason, ended_at, decided_at, Origin(*origin) if origin else None, label, StopRequest(*state.request) if state.request else None)
     if state.id_tail or state.id_segments:
         segments = []

@@ -35,7 +35,7 @@ class Live:
             (session.posted_at, partition, session)
             for partition, monitor in self._monitors().items()
             for session in monitor.sessions
-            if session.end is None and (after is None or session.posted_at <= after[0])
+            if session.told_end is None and (after is None or session.posted_at <= after[0])
         ]
         tied = 0 if after is None else sum(posted_at == after[0] for posted_at, _, _ in candidates)
         newest = heapq.nlargest(limit + tied, (posted_at for posted_at, _, _ in candidates))

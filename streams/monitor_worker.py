@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,8 @@ from streams.topic_ids import topic_identities
 from streams.topics import topic_name
 from streams.transport import Chunk, ChunkedConsumer
 from streams.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
 
 WINDOW_SECONDS = 600.0
 """Size of the tumbling windows by ``posted_at`` that states are kept in."""
@@ -150,7 +153,7 @@ def _connect(
             await monitoring.take_over()
             on_ready()
         except Exception as error:  # noqa: BLE001 - Faust would swallow it
-            fail(error)
+            _fail_unless_leaving(app, fail, error)
 
     async def drain(_app: faust.App, **_: object) -> None:
         for task in looking:
@@ -163,3 +166,11 @@ def _connect(
     app.on_partitions_revoked.connect(let_go)
     app.on_before_shutdown.connect(drain)
     next(iter(app.tables.values())).on_recover(take_over)
+
+
+def _fail_unless_leaving(app: faust.App, fail: Callable[[BaseException], None], error: Exception) -> None:
+    """Fail over an error of a takeover, unless the worker was told to stop meanwhile: then the consumer may be gone already, and nothing is lost."""
+    if app.should_stop:
+        logger.info("gives the takeover of its partitions up, and leaves: %r", error)
+    else:
+        fail(error)

@@ -79,7 +79,7 @@ class PartitionWorker:
                 part = records[start : start + FOLD_SLICE]
                 now = self._clock()
                 self._observer.folded(topic, fold(self.monitor, topic, part, self._defaults, now))
-                self._follow(part)
+                self._follow(topic, part)
                 await asyncio.sleep(0)
                 if self.is_closed:
                     return
@@ -111,7 +111,7 @@ class PartitionWorker:
         self._unused = list(unused)
         self._announce([emission for emission in self.monitor.take_emissions() if not isinstance(emission, Rejected)], durable=True)
 
-    def _follow(self, folded: Sequence[Incoming] = ()) -> None:
+    def _follow(self, topic: str = "", folded: Sequence[Incoming] = ()) -> None:
         for result, restored in self.monitor.take_resolved():
             self._observer.resolved(result, restored=restored)
         emissions = self.monitor.take_emissions()
@@ -126,16 +126,16 @@ class PartitionWorker:
                     self._observer.started()
                     news.append(emission)
                 case Ended(session):
-                    self._count_end(session, folded)
+                    self._count_end(session, topic, folded)
                     news.append(emission)
         self._announce(news, durable=False)
 
-    def _count_end(self, session: Session, folded: Sequence[Incoming]) -> None:
+    def _count_end(self, session: Session, topic: str, folded: Sequence[Incoming]) -> None:
         end = session.end
         if end is None:
             return
         self._observer.ended(end.outcome.value, end.label, (end.ended_at - session.posted_at) / SECOND, session.counts.rate)
-        if end.outcome is Outcome.KILLED and end.origin is not None:
+        if end.outcome is Outcome.KILLED and end.origin is not None and end.origin.topic == topic:  # not out of those that waited for their post
             for record in folded:
                 if record.offset == end.origin.offset:
                     self._kill_appended[id(session)] = microseconds(record.timestamp)
@@ -174,6 +174,8 @@ class PartitionWorker:
         await self._write_states([emission.session for emission in emissions])
         crash_point("after_latch")
         if not self.is_closed:
+            for emission in emissions:
+                emission.session.is_end_durable = True
             await self._tell(emissions)
 
     async def _tell(self, emissions: Sequence[Started | Ended]) -> None:

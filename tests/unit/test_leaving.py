@@ -9,7 +9,7 @@ from typing import Any
 import faust
 import pytest
 
-from streams import app
+from streams import app, monitor_worker
 from streams.app import LEAVE_SECONDS, Worker
 
 
@@ -34,3 +34,12 @@ def test_a_signal_sets_the_last_moment_too(monkeypatch: pytest.MonkeyPatch) -> N
     Worker.__new__(Worker)._schedule_shutdown(signal.SIGTERM)
     assert seen == [(LEAVE_SECONDS, True), "shutdown", 0, signal.SIGTERM]
     assert LEAVE_SECONDS < 10
+
+
+@pytest.mark.parametrize("is_leaving", [True, False])
+def test_a_takeover_that_fails_as_the_worker_leaves_is_no_error(*, is_leaving: bool) -> None:
+    """Its consumer is gone already: seen with monitors that came and went while Kafka stood still."""
+    failed: list[BaseException] = []
+    error = RuntimeError("Event loop is closed")
+    monitor_worker._fail_unless_leaving(SimpleNamespace(should_stop=is_leaving), failed.append, error)  # type: ignore[arg-type]
+    assert failed == ([] if is_leaving else [error])

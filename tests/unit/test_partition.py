@@ -128,6 +128,10 @@ class World:
         await self.worker.fold(topic, [Record(first + number, value) for number, value in enumerate(values)], chunk)
         return chunk
 
+    def shown(self) -> list[bool]:
+        """Whether sessions are active, as callers are told."""
+        return [session.view(0).is_active for session in self.worker.monitor.sessions]
+
 
 def post(post_id: str = "q") -> bytes:
     return json.dumps({"variant_id": "v", "persona_id": "p", "post_id": post_id, "min_interactions": 1}).encode()
@@ -170,10 +174,12 @@ async def test_an_end_is_durable_before_anybody_is_told(end: str) -> None:
         await world.fold("interaction", see("like", post_id=post_id), see(count=100, post_id=post_id))
     await settle()
     assert world.log.topics() == ["monitoring_record", "engagement"]
+    assert world.shown() == [True]
     assert all(decode_session(state, lambda *_: None).end for state in world.log.last("engagement").values())
     world.log.release("engagement")
     await settle()
     assert [value["kind"] for value in world.log.values("monitoring_record")] == ["started", "stopped" if end == "stop" else "killed"]
+    assert world.shown() == [False]
 
 
 async def test_a_chunk_is_done_once_its_states_are_acknowledged() -> None:

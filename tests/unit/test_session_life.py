@@ -114,7 +114,7 @@ def test_a_session_is_forgotten_a_day_after_its_deadline() -> None:
 
 
 def test_a_view_of_a_session_shows_live_numbers_and_then_the_final_ones() -> None:
-    """Final numbers only after the end."""
+    """Final numbers only after the end, and once that is durable: before, another worker might still decide otherwise."""
     state = session()
     count(state, event(count=4))
     count(state, event("like"))
@@ -123,6 +123,8 @@ def test_a_view_of_a_session_shows_live_numbers_and_then_the_final_ones() -> Non
     assert (live.final_view_count, live.final_interaction_count, live.final_engagement_rate, live.ended_at_us, live.was_killed) == (None, None, None, None, False)
     assert (live.started_at_us, live.deadline_us, live.kill_rate) == (T, DEADLINE, 0.03)
     end(state, Outcome.KILLED)
+    assert state.view(2) == live
+    state.is_end_durable = True
     ended = state.view(2)
     assert (ended.is_active, ended.outcome, ended.final_view_count, ended.final_interaction_count, ended.final_engagement_rate) == (False, "killed", 4, 1, 0.25)
     assert (ended.was_killed, ended.kill_reason, ended.ended_at_us) == (True, "why", T)
