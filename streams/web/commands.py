@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,8 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.25
 _MOST_POSTINGS = 500
+_GLANCE_SECONDS = 1.0
+"""How long a start waits for the database, which knows of nothing that the owner does not know but of sessions long over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,6 @@ class Commands:
         self._trail = trail
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
-        self._starting: set[tuple[str, str]] = set()
         self._stopping: dict[tuple[str, str | None], asyncio.Task[None]] = {}
         self._closing = asyncio.Event()
 
@@ -71,33 +71,21 @@ class Commands:
         """
         variant_id, post_id = message["variant_id"], message["post_id"]
         session = str(session_id(variant_id, post_id))
-        with self._alone(variant_id, post_id):
-            if await self._is_known(variant_id, post_id, asker):
-                raise _already(variant_id, post_id)
-            try:
-                async with asyncio.timeout(self._start_seconds):
-                    offset = await self._publish.publish_posted(message)
-                    self._trail.note(actor=asker.name, action="start_requested", session_id=session, variant_id=variant_id, request_id=asker.request_id, facts={"post_id": post_id})
-                    async for _ in self._patiently():
-                        view = await self._live(variant_id, post_id, asker)
-                        if view is not None and _is_of_another(view, offset):
-                            raise _already(variant_id, post_id)
-                        if view is not None and await self._cluster.everywhere(variant_id, post_id, asker.authorization):
-                            return session
-            except TimeoutError:
-                pass
-        raise unavailable("The start was not seen to take effect in time. Repeat the request: 201 or 409 then both mean that the posting is monitored.")
-
-    @contextmanager
-    def _alone(self, variant_id: str, post_id: str) -> Iterator[None]:
-        """Keep two requests for one posting from both finding it unmonitored."""
-        if (variant_id, post_id) in self._starting:
-            raise _already(variant_id, post_id)
-        self._starting.add((variant_id, post_id))
         try:
-            yield
-        finally:
-            self._starting.discard((variant_id, post_id))
+            async with asyncio.timeout(self._start_seconds):
+                if await self._is_known(variant_id, post_id, asker):
+                    raise _already(variant_id, post_id)
+                offset = await self._publish.publish_posted(message)
+                self._trail.note(actor=asker.name, action="start_requested", session_id=session, variant_id=variant_id, request_id=asker.request_id, facts={"post_id": post_id})
+                async for _ in self._patiently():
+                    view = await self._live(variant_id, post_id, asker)
+                    if view is not None and _is_of_another(view, offset):
+                        raise _already(variant_id, post_id)
+                    if view is not None and await self._cluster.everywhere(variant_id, post_id, asker.authorization):
+                        return session
+        except TimeoutError:
+            pass
+        raise unavailable("The start was not seen to take effect in time. Repeat the request: 201 or 409 then both mean that the posting is monitored.")
 
     async def _live(self, variant_id: str, post_id: str, asker: Asker) -> SessionView | None:
         found = await self._cluster.find([variant_id], asker.authorization)
@@ -108,7 +96,7 @@ class Commands:
         if any(view.post_id == post_id for view in found.sessions.get(variant_id, ())):
             return True
         try:
-            return await self._lookups.record(variant_id, post_id) is not None
+            return await self._lookups.record(variant_id, post_id, _GLANCE_SECONDS) is not None
         except Retry as error:
             if variant_id not in found.answered:
                 raise

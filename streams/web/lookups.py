@@ -47,22 +47,13 @@ class Lookups:
         self._store = store
         self._now_us = now_us
 
-    async def record(self, variant_id: str, post_id: str | None) -> SessionRecord | None:
+    async def record(self, variant_id: str, post_id: str | None, patience_seconds: float | None = None) -> SessionRecord | None:
         """Return the record of the session posted last, or of ``post_id``; raises ``Retry`` while PostgreSQL is away."""
-        return await self._patiently(self._store.latest(variant_id, post_id))
+        return await _in_time(self._store.latest(variant_id, post_id), patience_seconds or _DATABASE_PATIENCE_SECONDS)
 
     async def recorded(self, wanted: SessionFilter, limit: int, after: Place | None) -> list[SessionRecord]:
         """Return at most ``limit`` records, newest first; raises ``Retry`` while PostgreSQL is away."""
-        return await self._patiently(self._store.sessions(wanted, limit, after))
-
-    async def _patiently(self, call: Awaitable[T]) -> T:
-        try:
-            async with asyncio.timeout(_DATABASE_PATIENCE_SECONDS):
-                return await call
-        except TimeoutError:
-            raise Retry("PostgreSQL does not answer in time") from None
-        except Stop as error:  # a wrong set-up of the database must not end what works without it
-            raise Retry(str(error)) from None
+        return await _in_time(self._store.sessions(wanted, limit, after), _DATABASE_PATIENCE_SECONDS)
 
     async def status(self, variant_id: str, post_id: str | None, authorization: str | None) -> Shown | None:
         """Return the session that was posted last, or that of ``post_id``, or None.
@@ -121,6 +112,25 @@ class Lookups:
         now_us = self._now_us()
         items = [_better(live.get(record.session_id), record, now_us) for record in records]
         return Listing([item for item in items if item is not None and (wanted.outcome != "active" or item["is_active"])], next_cursor)
+
+
+async def _in_time(call: Awaitable[T], seconds: float) -> T:
+    """Ask the database, and return in time even if the question cannot be called off at once: psycopg takes seconds over that when the server stands still.
+
+    Raises:
+        Retry: It is away, does not answer in time, or is set up wrong, which must not end what works without it.
+    """
+    question = asyncio.ensure_future(call)
+    question.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio complains of one that ends late
+    try:
+        await asyncio.wait({question}, timeout=seconds)
+        if not question.done():
+            raise Retry("PostgreSQL does not answer in time")
+        return question.result()
+    except Stop as error:
+        raise Retry(str(error)) from None
+    finally:
+        question.cancel()
 
 
 def _better(view: SessionView | None, record: SessionRecord | None, now_us: int) -> Shown | None:

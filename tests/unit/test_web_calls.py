@@ -14,6 +14,7 @@ from yarl import URL
 
 from models.ids import session_id
 from models.moments import DAY, SECOND, format_moment
+from streams.web import lookups
 from streams.web.memory import ended, recorded, view
 from streams.web.playground import World
 
@@ -139,11 +140,18 @@ async def test_another_posting_of_the_variant_is_another_session(world: World, a
 
 
 async def test_of_two_equal_starts_at_once_one_is_refused(world: World, ask: Client):
-    """One 201, one 409, one record published."""
+    """One 201, one 409."""
     world.delay_seconds = 0.05
     answers = await asyncio.gather(*(ask("POST", f"{P}/start-monitoring", json=POSTED) for _ in range(2)))
     assert sorted(status for status, _, _ in answers) == [201, 409]
-    assert len(world.publish.posted) == 1
+
+
+async def test_of_two_equal_starts_at_once_neither_is_refused_while_nobody_knows():
+    """409 says that the posting is monitored, and here none is."""
+    async with World(is_deaf=True, limits={"start_seconds": 0.3}) as world, aiohttp.ClientSession() as session:
+        ask = Client(session, world.url)
+        answers = await asyncio.gather(*(ask("POST", f"{P}/start-monitoring", json=POSTED) for _ in range(2)))
+    assert [status for status, _, _ in answers] == [503, 503]
 
 
 async def test_of_equal_starts_at_several_workers_the_one_whose_record_began_the_session_is_told_so(three: World, ask_three: Client):
@@ -194,6 +202,23 @@ async def test_without_postgresql_a_start_works(world: World, ask: Client):
     """The monitor goes on without its database; the owner knows what it monitors."""
     world.store.is_away = True
     assert (await ask("POST", f"{P}/start-monitoring", json=POSTED))[0] == 201
+
+
+async def test_a_database_that_stands_still_holds_nobody_up_for_long(world: World, ask: Client, monkeypatch: pytest.MonkeyPatch):
+    """Even if its driver takes long to call a question off."""
+
+    async def hangs(*_: object) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(10)
+
+    monkeypatch.setattr(world.store, "latest", hangs)
+    monkeypatch.setattr(lookups, "_DATABASE_PATIENCE_SECONDS", 0.5)
+    begun = time.monotonic()
+    assert (await ask("POST", f"{P}/start-monitoring", json=POSTED))[0] == 201
+    assert (await ask("GET", f"{P}/status/unknown"))[0] == 503
+    assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(
