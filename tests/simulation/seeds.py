@@ -16,7 +16,7 @@ import pytest
 
 import streams.monitoring
 import streams.restoring
-from models import duplicates
+from models import duplicates, waiting
 from tests.simulation.claims import Run
 from tests.simulation.history import Shape
 from tests.simulation.plan import make_plan
@@ -45,10 +45,11 @@ class Failed(AssertionError):
 
 @contextmanager
 def small_numbers() -> Iterator[pytest.MonkeyPatch]:
-    """Let event ids fill segments as in a session a hundred times as large, flushes and compaction come soon."""
+    """Let event ids and waiting interactions fill segments as in a session a hundred times as large, flushes and compaction come soon."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "TAIL", 4)
         patch.setattr(duplicates, "SEGMENT_LIMIT", 8)
+        patch.setattr(waiting, "SEGMENT_BYTES", 500)
         patch.setattr(streams.monitoring, "LONGEST_FLUSH_PAUSE", FLUSH_PAUSE)
         patch.setattr(streams.restoring, "COMPACTION_LAG_MS", COMPACTION_LAG // 1_000)
         patch.setattr(streams.monitoring.log, "disabled", True)
