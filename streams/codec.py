@@ -1,21 +1,22 @@
 """Records to events, fast; and dead letters.
 
 The truth about what a value may hold is ``models.events``. The way here is for the common case only: printable text
-without escapes, an increment, no unknown field. Whatever it does not accept goes the slow way, so it can only be faster,
+without escapes, no unknown field. Whatever it does not accept goes the slow way, so it can only be faster,
 never different; a property test holds it to that.
 """
 
 from __future__ import annotations
 
 import base64
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import astuple
 
-from models.engagement import KIND_INDEX
+from models.engagement import KIND_INDEX, SNAPSHOT
 from models.errors import Reject
-from models.events import COUNT_LIMIT, ID_LIMIT, Interaction, parse_interaction
+from models.events import COUNT_LIMIT, ID_LIMIT, TOTAL_LIMIT, Interaction, parse_interaction
 from models.moments import EARLIEST, FUTURE_LIMIT, MILLISECOND, format_moment
 from streams.usual_moments import read_moment
 
@@ -39,7 +40,36 @@ class _Increment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fal
     schema_version: Annotated[int, Meta(ge=1, le=1)] | None = None
 
 
+_Total = Annotated[int, Meta(ge=0, le=TOTAL_LIMIT)] | None
+
+
+class _Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    views: _Total = None
+    likes: _Total = None
+    replies: _Total = None
+    reposts: _Total = None
+    quotes: _Total = None
+    shares: _Total = None
+    clicks: _Total = None
+    saves: _Total = None
+
+
+_NO_TOTALS = astuple(_Totals())
+
+
+class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    variant_id: _Id
+    kind: Literal["snapshot"]
+    totals: _Totals
+    post_id: _Id | None = None
+    occurred_at: str | int | float | None = None
+    event_id: _Id | None = None
+    source: str | None = None
+    schema_version: Annotated[int, Meta(ge=1, le=1)] | None = None
+
+
 _decode = msgspec.json.Decoder(_Increment).decode
+_decode_snapshot = msgspec.json.Decoder(_Snapshot).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -49,21 +79,30 @@ def decode_interaction(value: bytes | None, key: bytes | None, append_us: int) -
     Raises:
         Reject: The record cannot be used.
     """
-    if value is None or len(value) > _FAST_BYTES:
-        return parse_interaction(value, key, append_us)
-    try:
-        text = str(value, "utf-8")
-        if "\\" in text or not text.isprintable():
-            return parse_interaction(value, key, append_us)
-        message = _decode(value)
-        if message.kind not in KIND_INDEX or key != message.variant_id.encode():
-            return parse_interaction(value, key, append_us)
-        occurred_at = append_us if message.occurred_at is None else read_moment(message.occurred_at)
-    except (UnicodeDecodeError, msgspec.DecodeError, Reject):
-        return parse_interaction(value, key, append_us)
+    event = None
+    if value is not None and len(value) <= _FAST_BYTES:
+        try:
+            event = _usual(value, key, append_us)
+        except (UnicodeDecodeError, msgspec.DecodeError, Reject):
+            event = None
+    return parse_interaction(value, key, append_us) if event is None else event
+
+
+def _usual(value: bytes, key: bytes | None, append_us: int) -> Interaction | None:
+    """Read a value of the usual form; None, or an error, if it is none or may not be used."""
+    text = str(value, "utf-8")
+    if "\\" in text or not text.isprintable():
+        return None
+    message = _decode_snapshot(value) if b'"totals"' in value else _decode(value)
+    if key != message.variant_id.encode():
+        return None
+    occurred_at = append_us if message.occurred_at is None else read_moment(message.occurred_at)
     if occurred_at < EARLIEST or occurred_at > append_us + FUTURE_LIMIT:
-        return parse_interaction(value, key, append_us)
-    return Interaction(message.variant_id, message.kind, occurred_at, message.count or 1, message.post_id, message.event_id)
+        return None
+    if isinstance(message, _Increment):
+        return Interaction(message.variant_id, message.kind, occurred_at, message.count or 1, message.post_id, message.event_id) if message.kind in KIND_INDEX else None
+    totals = astuple(message.totals)
+    return None if totals == _NO_TOTALS else Interaction(message.variant_id, SNAPSHOT, occurred_at, 1, message.post_id, message.event_id, totals)
 
 
 def dead_letter(topic: str, partition: int, offset: int, append_us: int, key: bytes | None, value: bytes | None, reason: str, now: int) -> tuple[bytes | None, bytes]:

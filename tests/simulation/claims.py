@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from models.session import Result
 from models.state import decode_session
@@ -17,6 +18,8 @@ from tests.simulation.broker import Broker
 from tests.simulation.history import History, Shape
 from tests.simulation.oracle import Verdicts
 from tests.simulation.worker import CHANGELOGS, Life
+
+_decode = msgspec.json.Decoder().decode
 
 
 class Violation(AssertionError):
@@ -112,13 +115,13 @@ def check_forgotten(run: Run, life: Life) -> None:
 
 
 def _letters(run: Run) -> set[tuple[str, int, int]]:
-    values = [json.loads(record.value or b"") for record in run.broker.told("dead_letter")]
+    values = [_decode(record.value or b"") for record in run.broker.told("dead_letter")]
     return {(value["topic"], value["partition"], value["offset"]) for value in values}
 
 
 def _told(run: Run, topic: str) -> Iterator[dict[str, Any]]:
     for record in run.broker.told(topic):
-        value = json.loads(record.value or b"")
+        value = _decode(record.value or b"")
         claim(record.key == value["variant_id"].encode(), "records are keyed by variant", record)
         yield value
 

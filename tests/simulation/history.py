@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from random import Random
 from typing import Any
 
@@ -77,10 +78,15 @@ def _moment(rng: Random, us: int, draft: _Draft) -> Any:
     form = 1.0 if draft.is_plain else rng.random()
     if form < 1 / 3 and us % MILLISECOND == 0:
         return us // MILLISECOND
-    moment = _BEGIN + timedelta(microseconds=us - START)
     if form < 2 / 3:
-        return moment.replace(tzinfo=UTC).astimezone(_ELSEWHERE).isoformat()
-    return moment.isoformat(timespec="microseconds") + "Z"
+        return (_BEGIN + timedelta(microseconds=us - START)).replace(tzinfo=UTC).astimezone(_ELSEWHERE).isoformat()
+    seconds, rest = divmod(us, SECOND)
+    return f"{_whole(seconds)}.{rest:06d}Z"
+
+
+@lru_cache(maxsize=10_000)
+def _whole(seconds: int) -> str:
+    return (_BEGIN + timedelta(seconds=seconds - START // SECOND)).isoformat()
 
 
 def _encode(value: dict[str, Any], rng: Random, draft: _Draft) -> bytes:

@@ -21,6 +21,16 @@ class Handle:
         self.is_cancelled = True
 
 
+class _AtOnce:
+    """Stands for every callback that is due at once: asyncio never cancels one of these."""
+
+    def cancel(self) -> None:
+        raise NotImplementedError("what is due at once cannot be cancelled here")
+
+
+_AT_ONCE = _AtOnce()
+
+
 class SimulatedLoop(asyncio.AbstractEventLoop):
     """Runs callbacks in order; when none is ready, time jumps to the next timer. Moments are integer microseconds.
 
@@ -32,7 +42,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def __init__(self, now: int) -> None:
         self.now = now
         self.has_to_stop = False
-        self._ready: deque[Handle] = deque()
+        self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[int, int, Handle]] = []
         self._made = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -42,8 +52,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self.now / 1e6
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = staticmethod(bool)  # False, and no call in Python: every future asks
 
     def is_running(self) -> bool:
         return True
@@ -55,12 +64,14 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Say nothing: whoever needs to know of a task's error asks the task."""
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: object = None) -> Any:  # noqa: ARG002 - asyncio's signature
-        handle = Handle(callback, args)
-        self._ready.append(handle)
-        return handle
+        self._ready.append((callback, args))
+        return _AT_ONCE
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: object = None) -> Any:  # noqa: ARG002 - asyncio's signature
-        return self.at(self.now + round(delay * 1e6), callback, *args)
+        handle = Handle(callback, args)
+        self._made += 1
+        heapq.heappush(self._timers, (self.now + round(delay * 1e6), self._made, handle))
+        return handle
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: object = None) -> Any:  # noqa: ARG002 - asyncio's signature
         return self.at(round(when * 1e6), callback, *args)
@@ -91,17 +102,19 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         try:
             while left and not self.has_to_stop:
                 if ready:
-                    handle = ready.popleft()
+                    callback, args = ready.popleft()
+                    callback(*args)
+                    left -= 1
                 elif timers and timers[0][0] <= until:
                     when, _, handle = heapq.heappop(timers)
                     if when > self.now:  # noqa: PLR1730 - max() would cost every timer a call
                         self.now = when
+                    if not handle.is_cancelled:
+                        handle.callback(*handle.args)
+                        left -= 1
                 else:
                     self.now = max(self.now, until)
                     return
-                if not handle.is_cancelled:
-                    handle.callback(*handle.args)
-                    left -= 1
         finally:
             asyncio._set_running_loop(None)
 

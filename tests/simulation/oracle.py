@@ -5,19 +5,21 @@ What an interaction makes of its session is said in ``tests.faults.oracle``; her
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from tests.faults.oracle import EPOCH, KINDS, TOTALS, Event, Fate
 from tests.simulation.history import DAY, History
 
 SOON = 1_000_000
 """Microseconds within which a worker that has not crashed folds a post; one that has reads all posts before any stop."""
-_decode = json.JSONDecoder().decode
+_decode = msgspec.json.Decoder().decode
 _MICROSECOND = timedelta(microseconds=1)
+_KINDS = dict(zip(TOTALS, KINDS, strict=True))
 
 
 @dataclass(slots=True)
@@ -60,7 +62,7 @@ def judge(history: History) -> Verdicts:  # noqa: C901, PLR0912 - an oracle read
             if (topic, partition, record.offset) in history.bad:
                 continue
             assert record.value is not None
-            value, appended = _decode(record.value.decode()), record.timestamp * 1_000
+            value, appended = _decode(record.value), record.timestamp * 1_000
             name = value["variant_id"], value["post_id"]
             if name in fates:
                 continue
@@ -81,7 +83,7 @@ def judge(history: History) -> Verdicts:  # noqa: C901, PLR0912 - an oracle read
             if (topic, partition, record.offset) in history.bad:
                 continue
             assert record.value is not None
-            value, appended = _decode(record.value.decode()), record.timestamp * 1_000
+            value, appended = _decode(record.value), record.timestamp * 1_000
             if "post_id" not in value:
                 continue
             name = value["variant_id"], value["post_id"]
@@ -109,7 +111,7 @@ def _stops(history: History) -> Iterator[tuple[str, str | None, int]]:
     for (topic, partition), records in history.records.items():
         for record in records if topic == "monitoring_control" else ():
             if (topic, partition, record.offset) not in history.bad:
-                value = json.loads(record.value or b"")
+                value = _decode(record.value or b"")
                 yield value["variant_id"], value["post_id"], record.timestamp * 1_000
 
 
@@ -117,5 +119,5 @@ def _event(value: dict[str, Any], appended: int) -> Event:
     moment = _us(value.get("occurred_at"), appended)
     totals = value.get("totals")
     if totals is not None:
-        totals = {kind: totals.get(name) or 0 for kind, name in zip(KINDS, TOTALS, strict=True)}
+        totals = {kind: totals.get(name) or 0 for name, kind in _KINDS.items()}
     return Event(value["kind"], moment, value.get("count", 1), totals, value.get("event_id"))

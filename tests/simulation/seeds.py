@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 
 import pytest
@@ -110,6 +111,22 @@ def processes() -> Iterator[ProcessPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@dataclass(slots=True)
+class Purse:
+    """Seconds for several tests together: one that needs less leaves the rest to those after it."""
+
+    seconds: float
+    tests: int
+
+    def share(self) -> float:
+        """Return how long the next test may take."""
+        return self.seconds / max(self.tests, 1)
+
+    def spend(self, seconds: float) -> None:
+        """Note how long it has taken."""
+        self.seconds, self.tests = max(self.seconds - seconds, 0.0), self.tests - 1
 
 
 def run_many(pool: ProcessPoolExecutor, family: str, count: int, seconds: float = math.inf) -> Counter[str]:
