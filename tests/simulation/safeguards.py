@@ -137,18 +137,6 @@ def without_segments_of_waiters(patch: Patch) -> None:
     patch.setattr(Waiting, "changed_segments", lambda _self: [])
 
 
-def without_leaving_waiters_to_kafka(patch: Patch) -> None:
-    """What was durable of waiting records is taken in, also if they are delivered again, behind others that were not durable."""
-    restore = PartitionMonitor.restore
-
-    def greedy(self: PartitionMonitor, sessions: Iterable[Session], waiters: Iterable[Waiter]) -> None:
-        position, self.position = self.position, 2**62
-        restore(self, sessions, waiters)
-        self.position = position
-
-    patch.setattr(PartitionMonitor, "restore", greedy)
-
-
 def without_generations(patch: Patch) -> None:
     """Whatever stands last in a changelog counts, whoever has written it."""
 
@@ -210,7 +198,6 @@ SAFEGUARDS: Sequence[Safeguard] = (
     Safeguard(without_waiting_for_the_backlog, Shape()),
     Safeguard(without_duplicate_ids, Shape()),
     Safeguard(without_segments_of_waiters, Shape()),
-    Safeguard(without_leaving_waiters_to_kafka, Shape()),
     Safeguard(without_generations, Shape(stops=True, strays=True)),
     Safeguard(without_claims, Shape(stops=True, strays=True)),
     Safeguard(without_looking_for_gaps, Shape(stops=True, strays=True)),
