@@ -55,8 +55,7 @@ whole_seconds = WholeSeconds()
 
 def read_moment(raw: str | float) -> int:
     """Return what ``parse_moment`` returns."""
-    form = FORMS.get(len(raw)) if isinstance(raw, str) else None
-    if form is not None and isinstance(raw, str):
+    if isinstance(raw, str) and (form := FORMS.get(len(raw))) is not None:
         digits = raw[_WHOLE : _WHOLE + form.digits]
         if raw.endswith(form.zone) and digits.isdigit() and digits.isascii():
             return whole_seconds[raw[:_WHOLE]] + int(digits.ljust(6, "0"))
