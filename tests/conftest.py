@@ -7,17 +7,15 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from streams.local.child import free_port
 from streams.local.kafka import KafkaServer
 from streams.local.postgres import PostgresServer
 from streams.settings import Settings
+from tests.databases import fresh_database
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; the processes under test would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -56,27 +54,17 @@ def postgres(servers_home: Path) -> Iterator[PostgresServer]:
         server.remove()
 
 
-@contextmanager
-def _fresh_database(postgres: PostgresServer) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres.database_url, autocommit=True, connect_timeout=5) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    yield postgres.database_url.rsplit("/", 1)[0] + f"/{name}"
-    with psycopg.connect(postgres.database_url, autocommit=True, connect_timeout=5) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
 @pytest.fixture
 def database(postgres: PostgresServer) -> Iterator[str]:
     """URL of a fresh, empty database, owned by the role in it."""
-    with _fresh_database(postgres) as url:
+    with fresh_database(postgres) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def module_database(postgres: PostgresServer) -> Iterator[str]:
     """As ``database``, shared by the tests of a module."""
-    with _fresh_database(postgres) as url:
+    with fresh_database(postgres) as url:
         yield url
 
 

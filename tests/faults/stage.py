@@ -19,9 +19,9 @@ import aiohttp
 import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from psycopg import sql
 
 from streams.settings import Settings
+from tests.databases import fresh_database
 from tests.faults.findings import Made, findings
 from tests.faults.oracle import Raw, Verdict, judge
 from tests.faults.proxy import LOOPBACK
@@ -217,23 +217,22 @@ class Stage:
 async def staged(servers: Servers, home: Path, monitors: int = 1, **environment: str) -> AsyncIterator[Stage]:
     """Set a system up on these servers, with names of its own, and take it away again."""
     name = f"f{uuid.uuid4().hex[:10]}"
-    with psycopg.connect(servers.postgres.database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = servers.postgres.database_url.rsplit("/", 1)[0] + f"/{name}"
-    settings = Settings.model_validate({"kafka_bootstrap_servers": servers.kafka.bootstrap_servers, "database_url": url, "topic_prefix": f"{name}-", "app_id": f"{name}-app"})
-    through = {"KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{servers.kafka_proxy.port}", "DATABASE_URL": url.replace(f":{servers.postgres.port}/", f":{servers.postgres_proxy.port}/")}
-    await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
-    stage = Stage(servers, System(settings, home, EARLY_KILL_GRACE_SECONDS=str(GRACE_SECONDS), **through, **environment))
-    try:
-        await stage.system.start(monitors)
-        yield stage
-    finally:
-        await stage.let_be()
-        await stage.system.stop()
-        await asyncio.to_thread(servers.heal)
-        await _remove_topics(settings)
-        with psycopg.connect(servers.postgres.database_url, autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with fresh_database(servers.postgres) as url:
+        settings = Settings.model_validate({"kafka_bootstrap_servers": servers.kafka.bootstrap_servers, "database_url": url, "topic_prefix": f"{name}-", "app_id": f"{name}-app"})
+        through = {
+            "KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{servers.kafka_proxy.port}",
+            "DATABASE_URL": url.replace(f":{servers.postgres.port}/", f":{servers.postgres_proxy.port}/"),
+        }
+        await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
+        stage = Stage(servers, System(settings, home, EARLY_KILL_GRACE_SECONDS=str(GRACE_SECONDS), **through, **environment))
+        try:
+            await stage.system.start(monitors)
+            yield stage
+        finally:
+            await stage.let_be()
+            await stage.system.stop()
+            await asyncio.to_thread(servers.heal)
+            await _remove_topics(settings)
 
 
 async def _remove_topics(settings: Settings) -> None:
