@@ -54,7 +54,7 @@ class _Batches:
 
 def bundle(fetcher: Fetcher) -> None:
     """Let what lies in the fetcher's buffer, and is not being read yet, come out in ``Bundle``s."""
-    for result in fetcher._records.values():  # noqa: SLF001 - Faust's consumer thread reads this buffer too
+    for result in fetcher._records.values():  # noqa: SLF001 - Faust's consumer reads this buffer too
         fetched = getattr(result, "_partition_records", None)
         if fetched is not None and not isinstance(fetched._records, _Batches):  # noqa: SLF001 - there is no other way in
             fetched._records = _Batches(fetched._records, fetched)  # noqa: SLF001 - see above

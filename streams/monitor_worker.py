@@ -71,10 +71,13 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         waiting=app.tables.add(StateTable(app, name="waiting", partitions=settings.partitions)),
     )
     watchdog = Watchdog(settings.session_timeout_seconds, fail)
-    log = KafkaLog(kafka_client_options(settings), client_id=f"{settings.app_id}-monitor", may_send=watchdog.check)
+    kafka = kafka_client_options(settings)
+    log = KafkaLog(kafka, client_id=f"{settings.app_id}-monitor", may_send=watchdog.check)
+    state_log = KafkaLog(kafka, client_id=f"{settings.app_id}-monitor-state", may_send=watchdog.check)  # a kill waits for no flush that is under way
     monitoring = Monitoring(
         app,
         log=log,
+        state_log=state_log,
         tables=tables,
         topics=topics,
         defaults=settings.defaults,
@@ -98,7 +101,7 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
     )
     pauses, freezer = Pauses(), Freezer()
     metrics.watch_pauses(pauses)
-    _connect(app, monitoring, origins, log, watchdog, pauses, freezer, fail, on_ready)
+    _connect(app, monitoring, origins, (log, state_log), watchdog, pauses, freezer, fail, on_ready)
     for name in topics.sources:
         _add_agent(app, name, settings.partitions, monitoring)
     live = Live(app, lambda: monitoring.monitors, topics.interaction, tables.engagement.changelog_topic_name)
@@ -117,7 +120,7 @@ def _connect(
     app: faust.App,
     monitoring: Monitoring,
     origins: Origins,
-    log: KafkaLog,
+    logs: tuple[KafkaLog, ...],
     watchdog: Watchdog,
     pauses: Pauses,
     freezer: Freezer,
@@ -144,7 +147,7 @@ def _connect(
             watchdog.start()
             pauses.start()
             freezer.start()
-            await log.start()
+            await asyncio.gather(*(log.start() for log in logs))
             if not looking:
                 looking.append(asyncio.create_task(keep_doing("the look at the topics", origins.look, fail)))
             if not await origins.check():
@@ -159,7 +162,7 @@ def _connect(
         for task in looking:
             task.cancel()
         await monitoring.stop()
-        await log.stop()
+        await asyncio.gather(*(log.stop() for log in logs))
         pauses.stop()
         freezer.stop()
 

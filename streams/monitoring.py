@@ -70,6 +70,7 @@ class Monitoring:
         app: faust.App,
         *,
         log: Log,
+        state_log: Log,
         tables: Tables,
         topics: Topics,
         defaults: Defaults,
@@ -80,7 +81,7 @@ class Monitoring:
         clock: Callable[[], int],
         fail: Callable[[BaseException], None],
     ) -> None:
-        self._app, self._log, self._tables, self._topics, self._defaults = app, log, tables, topics, defaults
+        self._app, self._log, self._state_log, self._tables, self._topics, self._defaults = app, log, state_log, tables, topics, defaults
         self._limits, self._waiting_limit, self._flush_seconds = limits, waiting_limit, flush_seconds
         self._observer, self._clock, self._fail = observer, clock, fail
         self._owned: dict[int, Owned] = {}
@@ -145,7 +146,7 @@ class Monitoring:
         beginnings = await self._consumer.earliest_offsets(*(TP(table.changelog_topic_name, partition) for partition in partitions for table in self._state_tables))
         if generation != self._generation:
             return
-        claimed = {partition: changelogs_read_back(partition, self._state_tables, beginnings, self._log, self._clock()) for partition in partitions}
+        claimed = {partition: changelogs_read_back(partition, self._state_tables, beginnings, self._state_log, self._clock()) for partition in partitions}
         try:
             await asyncio.gather(*(claim(changelogs) for changelogs in claimed.values()))
         except Overtaken:
@@ -237,10 +238,11 @@ class Monitoring:
         return self._stopping.is_set()
 
     async def _flush(self) -> None:
-        """Flush all partitions; with very many sessions that takes long, and so comes less often."""
+        """Flush one partition after the other, so that kills find their way in between; with very many sessions that takes long, and so comes less often."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        await asyncio.gather(*(owned.worker.flush() for owned in self._owned.values()))
+        for owned in list(self._owned.values()):
+            await owned.worker.flush()
         self._flush_pause = self._pause_after(clock() - began)
 
     def _pause_after(self, flush_took: float) -> float:

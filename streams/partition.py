@@ -33,8 +33,8 @@ from streams.ports import Done, Incoming, Log, Observer, Tables, Topics
 
 FOLD_SLICE = 1_000
 """Records folded before other work gets its turn; at 3 us each, that bounds what a kill may wait for."""
-SLICE = 250
-"""Likewise values written to a table, or records sent."""
+SLICE = 100
+"""Likewise values written to a table, or records sent: the end of a session waits for one slice of a flush at most, not for all of it."""
 
 T = TypeVar("T")
 
@@ -63,6 +63,8 @@ class PartitionWorker:
         self._unused: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
+        self._latching: list[Ended] = []
+        self._is_latching = False
         self._folding = asyncio.Lock()
         self._flushing = asyncio.Lock()
         self._ordering = asyncio.Lock()
@@ -158,7 +160,10 @@ class PartitionWorker:
         if at_once:
             self._spawn(self._tell(at_once))
         if latched:
-            self._spawn(self._latch_and_tell(latched))
+            self._latching += latched
+            if not self._is_latching:
+                self._is_latching = True
+                self._spawn(self._latch())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -170,13 +175,18 @@ class PartitionWorker:
         if not task.cancelled() and task.exception() is not None:
             self._failure = task.exception()
 
-    async def _latch_and_tell(self, emissions: list[Ended]) -> None:
-        await self._write_states([emission.session for emission in emissions])
-        crash_point("after_latch")
-        if not self.is_closed:
+    async def _latch(self) -> None:
+        """Make ends durable and let them be told; those that come while one write is under way go together in the next."""
+        while self._latching and not self.is_closed:
+            emissions, self._latching = self._latching, []
+            await self._write_states([emission.session for emission in emissions])
+            crash_point("after_latch")
+            if self.is_closed:
+                return
             for emission in emissions:
                 emission.session.is_end_durable = True
-            await self._tell(emissions)
+            self._spawn(self._tell(emissions))
+        self._is_latching = False
 
     async def _tell(self, emissions: Sequence[Started | Ended]) -> None:
         for start in range(0, len(emissions), SLICE):
@@ -264,10 +274,12 @@ class PartitionWorker:
     async def _write_sessions(self, sessions: list[Session]) -> None:
         written: list[tuple[bytes, bytes | None]] = []
         dropped: list[tuple[bytes, bytes | None]] = []
-        for session in sessions:
-            changes = seal_event_ids(session)
-            written += [(self._segment_key(session, number), packed) for number, packed in changes.written]
-            dropped += [(self._segment_key(session, number), None) for number in changes.dropped]
+        for part in _slices(sessions):
+            for session in part:
+                changes = seal_event_ids(session)
+                written += [(self._segment_key(session, number), packed) for number, packed in changes.written]
+                dropped += [(self._segment_key(session, number), None) for number in changes.dropped]
+            await asyncio.sleep(0)
         await self._write(self._changelogs.event_id, written)
         grown = [session for session in sessions if session.event_ids is not None and len(session.event_ids.tail) > SEGMENT_LIMIT]
         if grown:  # that many while the segments were on their way: too many to travel inside the state
@@ -277,29 +289,17 @@ class PartitionWorker:
 
     async def _write_states(self, sessions: list[Session]) -> None:
         """Write each session as it is when its turn comes, so that a later write never carries an earlier state."""
-        left = sessions
-        while left and not self.is_closed:
-            written = []
-            for part in _slices(left):
+        for part in _slices(sessions):
+            while not self.is_closed:
                 async with self._ordering:
-                    states = [(self._session_key(session), encode_session(session)) for session in part]
-                    ticket = await self._changelogs.engagement.send(states)
-                written.append((part, ticket))
-                await asyncio.sleep(0)
-                if self.is_closed:
-                    return
-            left = [session for part, ticket in written if not await self._changelogs.engagement.delivered(ticket) for session in part]
+                    ticket = await self._changelogs.engagement.send([(self._session_key(session), encode_session(session)) for session in part])
+                if await self._changelogs.engagement.delivered(ticket):
+                    break
 
     async def _write(self, changelog: Changelog, items: list[tuple[bytes, bytes | None]]) -> None:
-        left = items
-        while left and not self.is_closed:
-            written = []
-            for part in _slices(left):
-                written.append((part, await changelog.send(part)))
-                await asyncio.sleep(0)
-                if self.is_closed:
-                    return
-            left = [item for part, ticket in written if not await changelog.delivered(ticket) for item in part]
+        for part in _slices(items):
+            while not self.is_closed and not await changelog.delivered(await changelog.send(part)):
+                pass
 
     # -- leaving -----------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerT
 
-from streams.transport import ChunkedConsumer, ChunkedTransport, ConsumerThread
+from streams.transport import ChunkedConsumer, ChunkedTransport, InlineConsumer
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ class WaitingProducer(driver.Producer):  # type: ignore[misc]
         await until_it_answers(create)
 
 
-class WaitingThread(ConsumerThread):
-    """The thread that fetches."""
+class WaitingInlineConsumer(InlineConsumer):
+    """The connection to Kafka."""
 
     async def on_start(self) -> None:
         """Connect."""
@@ -82,15 +82,12 @@ class WaitingThread(ConsumerThread):
         self.time_started = time.monotonic()
         await until_it_answers(self._consumer.start, lambda: self.should_stop)
 
-    def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
-        """Say nothing: whoever is told of the crash does."""
-
 
 class WaitingConsumer(ChunkedConsumer):
     """Delivers chunks."""
 
-    def _new_consumer_thread(self) -> WaitingThread:
-        return WaitingThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> WaitingInlineConsumer:
+        return WaitingInlineConsumer(self, beacon=self.beacon)
 
 
 class WaitingTransport(ChunkedTransport):

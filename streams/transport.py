@@ -26,6 +26,8 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.subscription_state import SubscriptionState
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
+from mode import Service
+from mode.utils.futures import maybe_async
 
 from streams.batches import bundle, unbundle
 from streams.crash_points import crash_point
@@ -83,12 +85,37 @@ class Fetched(dict[TP, Piece[Incoming]]):
         self.rebalances = rebalances
 
 
-class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's consumer thread, told to leave records as they are, and not to wait long for idle ones."""
+class InlineConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Faust's consumer thread without the thread: an aiokafka consumer on the application's own event loop.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Each fetch of the stock one crosses between two loops twice, and both want the one interpreter: that took most of the
+    time of a kill. The price is that heartbeats wait when the loop does; see ``Watchdog``.
+    """
+
+    abstract = False
+    wait_for_shutdown = False
+    maybe_start = Service.maybe_start
+    start = Service.start
+    stop = Service.stop
+    crash = Service.crash
+    set_shutdown = Service.set_shutdown
+    _stopped_set = Service._stopped_set  # noqa: SLF001 - a ServiceThread replaces it, and here it is a plain service again; likewise below
+    _stop_children = Service._stop_children  # noqa: SLF001
+    _stop_futures = Service._stop_futures  # noqa: SLF001
+    _stop_exit_stacks = Service._stop_exit_stacks  # noqa: SLF001
+
+    def __init__(self, consumer: ChunkedConsumer, **options: Any) -> None:
         self._reach: Reach[TP] = Reach()
-        super().__init__(*args, **kwargs)
+        super().__init__(consumer, thread_loop=consumer.loop, loop=consumer.loop, **options)
+
+    async def on_stop(self) -> None:
+        """Leave the group, and disconnect."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def call_thread(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call ``fun`` at once, where the stock one sends it to the thread."""
+        return await maybe_async(fun(*args, **kwargs))
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -112,7 +139,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return pieces
 
     async def _read_now(self, consumer: AIOKafkaConsumer, active_partitions: set[TP], max_records: int | None) -> dict[TP, Piece[Incoming]]:
-        fetcher = consumer._fetcher  # noqa: SLF001 - Faust's consumer thread uses it too
+        fetcher = consumer._fetcher  # noqa: SLF001 - Faust's consumer uses it too
         subscriptions = fetcher._subscriptions  # noqa: SLF001 - likewise
         if subscriptions.reassignment_in_progress:
             await subscriptions.wait_for_assignment()  # aiokafka would wait for it when the positions have been noted
@@ -157,8 +184,8 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
         self.ledgers: dict[TP, Ledger] = {}
         super().__init__(*args, **kwargs)
 
-    def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> InlineConsumer:
+        return InlineConsumer(self, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Fetched:  # noqa: ASYNC109 - Faust's signature
         if active_partitions is not None:
@@ -173,6 +200,21 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
             active_partitions = wanted
         fetched: Fetched = await super()._getmany(active_partitions, timeout)
         return fetched
+
+    async def _drain_messages(self, fetcher: Service) -> None:
+        """Hand on what is fetched. The stock one spends three tasks on each message, to hear of a rebalance while a queue is full; none of ours fills up."""
+        read_offsets = self._read_offset
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                await asyncio.sleep(0)
+                async for tp, message in self.getmany(1.0):
+                    last = read_offsets[tp]
+                    if last is None or message.offset >= last:
+                        await self.callback(message)
+                        read_offsets[tp] = message.offset
+        except (asyncio.CancelledError, *self.consumer_stopped_errors):
+            if not self.app.should_stop:
+                raise
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's signature
         """Yield (partition, message) for what has been fetched; a message of a source topic carries a ``Chunk``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -12,12 +13,11 @@ BEAT_SECONDS = 0.25
 
 
 class Watchdog:
-    """Notices that this process was stopped for longer than its group waits for it.
+    """Notices that this process, or its event loop, stood still for longer than its group waits for it.
 
-    It beats in a thread of its own, as the consumer's heartbeats do: a busy event loop alone loses no partition.
-    Such a worker would go on as if it owned its partitions still, until its consumer hears otherwise. Kafka cannot fence
-    what it writes to changelogs meanwhile, so it has to end before it does; the next start restores what the new owner has
-    made of it.
+    It beats on the event loop, as the consumer's heartbeats do; a thread of its own looks whether it does. Such a worker
+    would go on as if it owned its partitions still, until its consumer hears otherwise. Kafka cannot fence what it writes to
+    changelogs meanwhile, so it has to end before it does; the next start restores what the new owner has made of it.
 
     Args:
         limit_seconds: How long the group waits for a silent worker.
@@ -25,23 +25,31 @@ class Watchdog:
         clock: Seconds that go on while the process is stopped.
     """
 
+    _beating: asyncio.Task[None] | None = None
+
     def __init__(self, limit_seconds: float, fail: Callable[[BaseException], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._fail, self._clock = limit_seconds, fail, clock
         self._last: float | None = None
 
     def start(self) -> None:
-        """Beat until the process ends, unless that has begun."""
-        if self._last is None:
+        """Beat on the running event loop until the process ends, unless that has begun."""
+        if self._beating is None:
             self.beat()
-            threading.Thread(target=self._beat_on, name="watchdog", daemon=True).start()
+            self._beating = asyncio.get_running_loop().create_task(self._beat_on())
+            threading.Thread(target=self._check_on, name="watchdog", daemon=True).start()
 
-    def _beat_on(self) -> None:
+    async def _beat_on(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            self.beat()
+
+    def _check_on(self) -> None:
         while True:
             time.sleep(BEAT_SECONDS)
-            self.beat()
+            self.check()
 
     def beat(self) -> None:
-        """Note that the process is alive; to be called several times within the limit, from the first time on."""
+        """Note that the event loop is alive; to be called several times within the limit, from the first time on."""
         self.check()
         self._last = self._clock()
 

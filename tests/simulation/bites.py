@@ -8,7 +8,7 @@ import time
 from tests.simulation.safeguards import SAFEGUARDS
 from tests.simulation.seeds import find_without
 
-SEEDS = 400
+SEEDS = 1_000
 """Within so many seeds each one has to be missed."""
 
 

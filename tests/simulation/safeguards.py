@@ -80,7 +80,12 @@ def without_waiting_for_the_changelog(patch: Patch) -> None:
 
 def without_latch(patch: Patch) -> None:
     """Ends are told before they are durable."""
-    patch.setattr(PartitionWorker, "_latch_and_tell", PartitionWorker._tell)
+
+    async def latch(worker: PartitionWorker) -> None:
+        ends, worker._latching, worker._is_latching = worker._latching, [], False
+        await worker._tell(ends)
+
+    patch.setattr(PartitionWorker, "_latch", latch)
 
 
 def without_latch_for_time_outs(patch: Patch) -> None:
@@ -94,14 +99,15 @@ def without_latch_for_kills(patch: Patch) -> None:
 
 
 def _tell_at_once(patch: Patch, outcome: Outcome) -> None:
-    latch = PartitionWorker._latch_and_tell
+    latch = PartitionWorker._latch
 
-    async def tell(self: PartitionWorker, emissions: list[Any]) -> None:
-        hasty = [emission for emission in emissions if emission.session.end.outcome is outcome]
-        await self._tell(hasty)
-        await latch(self, [emission for emission in emissions if emission not in hasty])
+    async def tell(worker: PartitionWorker) -> None:
+        hasty = [emission for emission in worker._latching if emission.session.end.outcome is outcome]  # type: ignore[union-attr] # it has ended
+        worker._latching = [emission for emission in worker._latching if emission not in hasty]
+        await worker._tell(hasty)
+        await latch(worker)
 
-    patch.setattr(PartitionWorker, "_latch_and_tell", tell)
+    patch.setattr(PartitionWorker, "_latch", tell)
 
 
 def without_order_of_topics(patch: Patch) -> None:

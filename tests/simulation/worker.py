@@ -173,6 +173,7 @@ class Life:
         self.monitoring = Monitoring(
             app,
             log=self.log,
+            state_log=self.log,
             tables=Tables(*self._tables),
             topics=TOPICS,
             defaults=Defaults(),

@@ -14,7 +14,7 @@ from streams import patience
 from streams.app import Worker
 from streams.faust_app import create_app
 from streams.logs import _without_trace
-from streams.patience import WaitingProducer, WaitingThread, until_it_answers
+from streams.patience import WaitingInlineConsumer, WaitingProducer, until_it_answers
 from streams.settings import Settings
 
 
@@ -66,13 +66,13 @@ async def test_nobody_waits_for_an_answer_that_is_not_wanted_any_more():
     assert await until_it_answers(kafka.ask, lambda: kafka.asked == 2) is None
 
 
-async def test_the_fetching_thread_waits():
+async def test_the_consumer_waits():
     """It connects after the others, so Kafka may be gone again by then."""
-    thread, kafka = WaitingThread.__new__(WaitingThread), Kafka(KafkaConnectionError())
-    thread.thread_loop = asyncio.get_running_loop()
-    thread._create_consumer = lambda **_: SimpleNamespace(start=kafka.ask)
-    thread._stopped = thread._crashed = asyncio.Event()
-    await thread.on_start()
+    inline, kafka = WaitingInlineConsumer.__new__(WaitingInlineConsumer), Kafka(KafkaConnectionError())
+    inline.thread_loop = asyncio.get_running_loop()
+    inline._create_consumer = lambda **_: SimpleNamespace(start=kafka.ask)
+    inline._stopped = inline._crashed = asyncio.Event()
+    await inline.on_start()
     assert kafka.asked == 2
 
 

@@ -20,7 +20,7 @@ from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, LOST_TICKS, OR
 from streams.pieces import Piece, Reach
 from streams.ports import Tables, Topics
 from streams.readings import Reading, Readings
-from streams.transport import CHUNK, FETCH_WAIT_MS, ChunkedConsumer, ConsumerThread, Fetched
+from streams.transport import CHUNK, FETCH_WAIT_MS, ChunkedConsumer, Fetched, InlineConsumer
 
 POSTS, SEEN, STOPS, OTHER = TP("variant_posted", 0), TP("interaction", 0), TP("monitoring_control", 0), TP("interaction", 1)
 CHANGELOG = TP("app-engagement-changelog", 0)
@@ -109,7 +109,7 @@ def monitoring() -> tuple[Monitoring, dict[str, Reading], Committed]:
     nothing: Any = SimpleNamespace(worker=None)
     made = Monitoring(
         nothing.__class__(consumer=known, rebalancing=False),  # type: ignore[arg-type]
-        log=nothing, tables=Tables(nothing, nothing, nothing), topics=NAMES, defaults=Defaults(), limits=Limits(), waiting_limit=1_000_000, flush_seconds=1,
+        log=nothing, state_log=nothing, tables=Tables(nothing, nothing, nothing), topics=NAMES, defaults=Defaults(), limits=Limits(), waiting_limit=1_000_000, flush_seconds=1,
         observer=nothing, clock=lambda: 0, fail=lambda _error: None,
     )  # fmt: skip
     readings = {tp.topic: Reading(tp, catch_up=0, next=0) for tp in (POSTS, SEEN, STOPS)}
@@ -234,16 +234,16 @@ async def test_changelogs_whose_records_are_dropped_are_read_again(drop: str) ->
 
 
 def fetcher(positions: Mapping[TP, int] | None = None, **more: Any) -> Any:
-    """What of aiokafka's fetcher a thread looks at: nothing buffered, and the positions of partitions."""
+    """What of aiokafka's fetcher the consumer looks at: nothing buffered, and the positions of partitions."""
     states = {tp: SimpleNamespace(position=position, has_valid_position=True) for tp, position in (positions or {SEEN: 0, CHANGELOG: 0}).items()}
     assigned = SimpleNamespace(state_value=states.get, tps=set(states))
     return SimpleNamespace(_records={}, _subscriptions=SimpleNamespace(reassignment_in_progress=False, subscription=SimpleNamespace(assignment=assigned)), **more)
 
 
-def consumer_thread(of: ChunkedConsumer) -> ConsumerThread:
-    thread = ConsumerThread.__new__(ConsumerThread)
-    thread.consumer, thread.app, thread._reach = of, of.app, Reach()
-    return thread
+def inline_consumer(of: ChunkedConsumer) -> InlineConsumer:
+    inline = InlineConsumer.__new__(InlineConsumer)
+    inline.consumer, inline.app, inline._reach = of, of.app, Reach()
+    return inline
 
 
 @pytest.mark.parametrize("when", ["before", "during", "over", "never"])
@@ -260,8 +260,8 @@ async def test_a_fetch_that_meets_a_rebalance_gives_its_source_records_back(monk
         return {SEEN: [record(7), record(8)], CHANGELOG: [record(1)]}
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
-    thread = consumer_thread(made)
-    fetched = await thread._fetch_records(SimpleNamespace(_fetcher=fetcher(), seek=lambda *to: sought.append(to)), set())  # type: ignore[arg-type]
+    inline = inline_consumer(made)
+    fetched = await inline._fetch_records(SimpleNamespace(_fetcher=fetcher(), seek=lambda *to: sought.append(to)), set())  # type: ignore[arg-type]
     assert (set(fetched), sought) == (({SEEN, CHANGELOG}, []) if when == "never" else ({CHANGELOG}, [(SEEN, 7)]))
     assert fetched.rebalances == (2 if when == "during" else 1)
 
@@ -291,7 +291,7 @@ async def test_what_is_fetched_comes_without_its_bundles(monkeypatch: pytest.Mon
         return {SEEN: [Bundle([record(1), record(2)]), record(3)], CHANGELOG: [Bundle([record(1)])]}
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
-    fetched = await consumer_thread(consumer())._fetch_records(SimpleNamespace(_fetcher=fetcher()), set())  # type: ignore[arg-type]
+    fetched = await inline_consumer(consumer())._fetch_records(SimpleNamespace(_fetcher=fetcher()), set())  # type: ignore[arg-type]
     assert {tp: [one.offset for one in piece.records] for tp, piece in fetched.items()} == {SEEN: [1, 2, 3], CHANGELOG: [1]}
 
 
@@ -306,11 +306,11 @@ async def test_pieces_of_a_changelog_tell_from_where_to_where_they_were_read(mon
         return {CHANGELOG: found} if found else {}
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
-    thread = consumer_thread(consumer())
+    inline = inline_consumer(consumer())
 
     async def fetched(found: list[Any], position: int) -> tuple[int, int] | None:
         steps.append((found, position))
-        pieces = await thread._fetch_records(SimpleNamespace(_fetcher=reading), {CHANGELOG})  # type: ignore[arg-type]
+        pieces = await inline._fetch_records(SimpleNamespace(_fetcher=reading), {CHANGELOG})  # type: ignore[arg-type]
         return (pieces[CHANGELOG].start, pieces[CHANGELOG].end) if pieces else None
 
     assert await fetched([Bundle([record(2), record(3)])], 5) == (0, 5)
@@ -325,17 +325,17 @@ async def test_what_comes_while_the_consumer_waits_is_fetched_at_once(monkeypatc
     """And in bundles, for which nobody else may have touched it; with nothing, the wait ends after the time given."""
     waiter, asked = asyncio.get_running_loop().create_future(), []
 
-    async def fetch(_thread: Any, _consumer: Any, _active: Any, wait: float, _most: Any) -> Any:
+    async def fetch(_inline: Any, _consumer: Any, _active: Any, wait: float, _most: Any) -> Any:
         asked.append(wait)
         return {SEEN: [record(1)]} if waiter.done() and not waiter.cancelled() else {}
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
-    thread = consumer_thread(consumer())
-    thread.consumer.flow_active = True
+    inline = inline_consumer(consumer())
+    inline.consumer.flow_active = True
     if comes:
         asyncio.get_running_loop().call_later(0.01, waiter.set_result, None)
     began = asyncio.get_running_loop().time()
-    found = await thread._fetch_records(SimpleNamespace(_fetcher=fetcher(_create_fetch_waiter=lambda: waiter)), {SEEN}, 5.0 if comes else 0.02)  # type: ignore[arg-type]
+    found = await inline._fetch_records(SimpleNamespace(_fetcher=fetcher(_create_fetch_waiter=lambda: waiter)), {SEEN}, 5.0 if comes else 0.02)  # type: ignore[arg-type]
     assert (set(found), asked, waiter.cancelled()) == (({SEEN} if comes else set()), [0, 0], not comes)
     assert asyncio.get_running_loop().time() - began < 2
 
@@ -343,4 +343,4 @@ async def test_what_comes_while_the_consumer_waits_is_fetched_at_once(monkeypatc
 def test_idle_partitions_hold_no_fetch_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faust's own time is put aside."""
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_args: SimpleNamespace(_fetch_max_wait_ms=1_500))
-    assert ConsumerThread.__new__(ConsumerThread)._create_worker_consumer(None)._fetch_max_wait_ms == FETCH_WAIT_MS
+    assert InlineConsumer.__new__(InlineConsumer)._create_worker_consumer(None)._fetch_max_wait_ms == FETCH_WAIT_MS

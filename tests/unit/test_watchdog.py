@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+
 import pytest
 
 from models.errors import Stop
@@ -40,3 +44,14 @@ def test_nothing_is_late_before_the_first_beat():
     watchdog.check()
     watchdog.beat()
     watchdog.check()
+
+
+async def test_an_event_loop_that_stands_still_is_noticed_while_it_does():
+    """By a thread, for nothing on the loop can tell; until then the loop beats by itself."""
+    noticed = threading.Event()
+    watchdog = Watchdog(0.6, lambda _error: noticed.set())
+    watchdog.start()
+    await asyncio.sleep(1.2)
+    assert not noticed.is_set()
+    time.sleep(1.2)  # noqa: ASYNC251 - that is what must not happen
+    assert noticed.is_set()
