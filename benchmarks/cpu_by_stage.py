@@ -4,7 +4,7 @@
 
 The monitor's own functions, on the records of `benchmarks/backlog.py` as a broker sends them, without Kafka, Faust or another thread: so the
 numbers hold still, and can be held against the CPU time of a whole monitor (``throughput``). What that takes besides is the socket, the responses' headers, Faust's
-bookkeeping for each chunk, commits, and two threads waiting for one interpreter. State is written once for each variant and ``--per-flush`` events, which is what a
+bookkeeping for each chunk, commits, and the turns of the event loop. State is written once for each variant and ``--per-flush`` events, which is what a
 flush each 0.5 s comes to at 200,000 events a second.
 
 All counts have to be right before a time counts.

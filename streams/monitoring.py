@@ -85,6 +85,7 @@ class Monitoring:
         self._limits, self._waiting_limit, self._flush_seconds = limits, waiting_limit, flush_seconds
         self._observer, self._clock, self._fail = observer, clock, fail
         self._owned: dict[int, Owned] = {}
+        self._turn = asyncio.Lock()
         self._flush_pause = flush_seconds
         self._folding = self._idle_ticks = 0
         self._generation = 0
@@ -163,7 +164,15 @@ class Monitoring:
             if generation != self._generation:
                 return
             worker = PartitionWorker(
-                monitor, log=self._log, tables=self._tables, changelogs=changelogs, topics=self._topics, defaults=self._defaults, observer=self._observer, clock=self._clock
+                monitor,
+                log=self._log,
+                tables=self._tables,
+                changelogs=changelogs,
+                topics=self._topics,
+                defaults=self._defaults,
+                observer=self._observer,
+                clock=self._clock,
+                turn=self._turn,
             )
             self._owned[partition] = Owned(worker, readings)
             worker.resume(unused)

@@ -31,8 +31,8 @@ from streams.crash_points import crash_point
 from streams.folding import FOLDS
 from streams.ports import Done, Incoming, Log, Observer, Tables, Topics
 
-FOLD_SLICE = 1_000
-"""Records folded before other work gets its turn; at 3 us each, that bounds what a kill may wait for."""
+FOLD_SLICE = 300
+"""Records folded before other work gets its turn: a kill has to wait for dozens of turns, and each may be as long as folding so many takes, at 3 us each."""
 SLICE = 100
 """Likewise values written to a table, or records sent: the end of a session waits for one slice of a flush at most, not for all of it."""
 
@@ -40,7 +40,11 @@ T = TypeVar("T")
 
 
 class PartitionWorker:
-    """Drives one ``PartitionMonitor``; lives from an assignment to its revocation."""
+    """Drives one ``PartitionMonitor``; lives from an assignment to its revocation.
+
+    Args:
+        turn: Shared by the partitions of a worker: one of them folds a slice, then all other work gets its turn, then the next.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class PartitionWorker:
         defaults: Defaults,
         observer: Observer,
         clock: Callable[[], int],
+        turn: asyncio.Lock,
     ) -> None:
         self.monitor = monitor
         self.is_closed = False
@@ -65,7 +70,7 @@ class PartitionWorker:
         self._failure: BaseException | None = None
         self._latching: list[Ended] = []
         self._is_latching = False
-        self._folding = asyncio.Lock()
+        self._folding, self._turn = asyncio.Lock(), turn
         self._flushing = asyncio.Lock()
         self._ordering = asyncio.Lock()
         self._kill_appended: dict[int, int] = {}  # id(session) -> append time of its deciding event
@@ -79,10 +84,13 @@ class PartitionWorker:
         async with self._folding:
             for start in range(0, len(records), FOLD_SLICE):
                 part = records[start : start + FOLD_SLICE]
-                now = self._clock()
-                self._observer.folded(topic, fold(self.monitor, topic, part, self._defaults, now))
-                self._follow(topic, part)
-                await asyncio.sleep(0)
+                async with self._turn:
+                    if self.is_closed:
+                        return
+                    now = self._clock()
+                    self._observer.folded(topic, fold(self.monitor, topic, part, self._defaults, now))
+                    self._follow(topic, part)
+                    await asyncio.sleep(0)
                 if self.is_closed:
                     return
             self._folded.append(done)

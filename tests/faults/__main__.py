@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from tests.faults.bites import FAULTS, unbitten
 from tests.faults.sabotage.sitecustomize import SAFEGUARDS
 from tests.faults.schedule import Report, Size, lanes, run_schedule
-from tests.faults.servers import serving
+from tests.faults.servers import Servers, serving
 
 
 def main() -> int:
@@ -31,6 +32,7 @@ def main() -> int:
     given.add_argument("--variants", type=int, default=500, help="variants of each")
     given.add_argument("--seconds", type=float, default=30.0, help="length of the traffic of each")
     given.add_argument("--monitors", type=int, default=2, help="monitors of each")
+    given.add_argument("--at-once", type=int, default=1, help="schedules that are played beside each other, each on servers of its own")
     given.add_argument("--only", default="", help="choose from the faults whose names this regular expression is in")
     given.add_argument("--without", choices=SAFEGUARDS, help="take a safeguard out of the workers: there have to be violations then")
     given.add_argument("--bites", action="store_true", help="take out each safeguard in turn, under faults that hit it: exit code 0 if that is found each time, and nothing else")
@@ -62,8 +64,10 @@ async def _run(home: Path, chosen: argparse.Namespace) -> list[Report]:
     size = Size(chosen.variants, chosen.events, chosen.seconds)
     reports: list[Report] = []
     until = time.monotonic() + 60 * chosen.minutes
-    with serving(home) as servers:
-        for seed in range(chosen.seed, chosen.seed + chosen.runs):
+    seeds = iter(range(chosen.seed, chosen.seed + chosen.runs))
+
+    async def play(servers: Servers) -> None:
+        for seed in seeds:
             if time.monotonic() > until:
                 break
             try:
@@ -74,6 +78,10 @@ async def _run(home: Path, chosen: argparse.Namespace) -> list[Report]:
             if report.wrong:
                 print(f"  logs and records are in {home}; again, with the other arguments as they are: --runs 1 --seed {seed}", file=sys.stderr)
             reports.append(report)
+
+    with ExitStack() as stack:
+        places = [stack.enter_context(serving(home / f"servers-{number}")) for number in range(chosen.at_once)]
+        await asyncio.gather(*map(play, places))
     return reports
 
 

@@ -30,12 +30,16 @@ ROOT = Path(__file__).parents[2]
 READY_SECONDS = 40.0
 
 
+_given_ports: set[int] = set()
+
+
 def steady_port() -> int:
-    """A free port below the range that outgoing connections are given, so that it stays free while its worker is dead."""
+    """A free port below the range that outgoing connections are given, so that it stays free while its worker is dead; no other worker of this process gets it."""
     while True:
         port = random.randint(15_000, 30_000)
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
+            if port not in _given_ports and probe.connect_ex(("127.0.0.1", port)) != 0:
+                _given_ports.add(port)
                 return port
 
 

@@ -16,7 +16,7 @@ from models.monitor import Limits, PartitionMonitor
 from models.policy import Defaults
 from models.state import decode_session, decode_waiters
 from streams.changelog import Changelog, Changelogs
-from streams.partition import PartitionWorker
+from streams.partition import FOLD_SLICE, SLICE, PartitionWorker
 from streams.ports import Tables, Topics
 
 T_MS = 1_700_000_000_000
@@ -31,6 +31,7 @@ class HeldLog:
     failing: dict[str, int] = field(default_factory=dict)
     sent: list[tuple[str, bytes | None, bytes | None]] = field(default_factory=list)
     waiting: list[tuple[str, asyncio.Future[bool]]] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> asyncio.Future[bool]:  # noqa: ARG002 - the log's signature
         self.sent.append((topic, key, value))
@@ -46,6 +47,7 @@ class HeldLog:
     async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> asyncio.Future[bool]:
         assert headers, "each record of a changelog says whose it is"
         arrivals = [await self.send(topic, key, value, partition) for key, value in records]
+        self.batches.append(len(arrivals))
         return asyncio.ensure_future(_all(arrivals))
 
     async def delivered(self, sent: asyncio.Future[bool]) -> bool:
@@ -107,7 +109,7 @@ class Record:
 class World:
     """A worker with its log and what its observer has seen."""
 
-    def __init__(self, monitor: PartitionMonitor | None = None) -> None:
+    def __init__(self, monitor: PartitionMonitor | None = None, turn: asyncio.Lock | None = None) -> None:
         self.log = HeldLog()
         self.seen: list[tuple[str, Any]] = []
         names = ("folded", "resolved", "started", "ended", "evaluated", "flushed")
@@ -121,6 +123,7 @@ class World:
             defaults=Defaults(),
             observer=observer,
             clock=lambda: T_MS * 1_000 + 5_000,
+            turn=turn or asyncio.Lock(),
         )
 
     async def fold(self, topic: str, *values: bytes, first: int = 0) -> Chunk:
@@ -160,6 +163,46 @@ async def test_a_kill_waits_for_its_own_state_and_for_no_flush() -> None:
     assert ("evaluated", (0.005,)) in world.seen
 
 
+async def test_other_work_gets_its_turn_after_each_slice_of_any_partition() -> None:
+    """A kill under way has to wait for one slice at a time, however many partitions have records to fold."""
+    turn, turns = asyncio.Lock(), [0]
+    worlds = [World(turn=turn), World(turn=turn)]
+    folded: list[int] = []
+    for world in worlds:
+        world.worker._observer.folded = lambda *_: folded.append(turns[0])  # type: ignore[method-assign]
+
+    async def others() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    await asyncio.gather(*(world.fold("interaction", *[see(post_id="other")] * (2 * FOLD_SLICE + 1)) for world in worlds))
+    other.cancel()
+    assert len(folded) == 6
+    assert len(set(folded)) == 6
+
+
+async def test_ends_that_come_while_one_becomes_durable_do_so_together() -> None:
+    """In one more write, so that ten kills take no longer than two."""
+    world = World()
+    names = [b"v%d" % number for number in range(10)]
+
+    async def fold(topic: str, first: int, *values: tuple[bytes, bytes]) -> None:
+        await world.worker.fold(topic, [Record(first + number, value.replace(b'"v"', b'"%s"' % name), name) for number, (name, value) in enumerate(values)], Chunk())
+        await settle()
+
+    await fold("variant_posted", 0, *((name, post()) for name in names))
+    world.log.held.add("engagement")
+    for number, name in enumerate(names):
+        await fold("interaction", 2 * number, (name, see("like")), (name, see(count=100)))
+    assert world.log.batches == [1]
+    world.log.release("engagement")
+    await settle()
+    assert world.log.batches == [1, 9]
+    assert world.log.topics().count("variant_killed") == 10
+
+
 @pytest.mark.parametrize("end", ["kill", "kill of records without post_id", "stop"])
 async def test_an_end_is_durable_before_anybody_is_told(end: str) -> None:
     """It is in the state that was acknowledged."""
@@ -180,6 +223,23 @@ async def test_an_end_is_durable_before_anybody_is_told(end: str) -> None:
     await settle()
     assert [value["kind"] for value in world.log.values("monitoring_record")] == ["started", "stopped" if end == "stop" else "killed"]
     assert world.shown() == [False]
+
+
+async def test_an_end_waits_for_one_slice_of_a_flush() -> None:
+    """The next slices are sent behind it."""
+    world = World()
+    values = [post().replace(b'"v"', b'"v%d"' % number) for number in range(3 * SLICE)]
+    await world.worker.fold("variant_posted", [Record(number, value, b"v%d" % number) for number, value in enumerate(values)], Chunk())
+    await settle()
+    world.log.held.add("engagement")
+    flush = asyncio.create_task(world.worker.flush())
+    await settle()
+    await world.worker.fold("interaction", [Record(0, see("like").replace(b'"v"', b'"v7"'), b"v7"), Record(1, see(count=100).replace(b'"v"', b'"v7"'), b"v7")], Chunk())
+    await settle()
+    assert world.log.batches == [SLICE, 1]
+    world.log.release("engagement")
+    await flush
+    assert world.log.batches == [SLICE, 1, SLICE, SLICE]
 
 
 async def test_a_chunk_is_done_once_its_states_are_acknowledged() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import defaultdict
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -344,3 +346,50 @@ def test_idle_partitions_hold_no_fetch_for_long(monkeypatch: pytest.MonkeyPatch)
     """Faust's own time is put aside."""
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_args: SimpleNamespace(_fetch_max_wait_ms=1_500))
     assert InlineConsumer.__new__(InlineConsumer)._create_worker_consumer(None)._fetch_max_wait_ms == FETCH_WAIT_MS
+
+
+async def drained(messages: list[tuple[TP, Any]], *, error: BaseException | None = None, is_leaving: bool = False) -> list[int]:
+    """Let a consumer hand on what it fetches, until it is told to stop; return the offsets handed on."""
+    made, handed = consumer(), []
+    made._stopped, made._crashed = asyncio.Event(), asyncio.Event()
+    made._read_offset = defaultdict(lambda: None)
+    made.app.should_stop = is_leaving
+
+    async def getmany(_timeout: float) -> Any:
+        for tp, message in messages:
+            yield tp, message
+        made._stopped.set()
+        if error is not None:
+            raise error
+
+    async def callback(message: Any) -> None:
+        handed.append(message.offset)
+
+    made.getmany, made.callback = getmany, callback
+    await made._drain_messages(SimpleNamespace(should_stop=False))
+    return handed
+
+
+async def test_what_is_fetched_is_handed_on_in_order_and_nothing_twice() -> None:
+    """An offset before the last one of its partition has been handed on already; that of another partition has not."""
+    assert await drained([(SEEN, record(5)), (POSTS, record(2)), (SEEN, record(4)), (SEEN, record(5)), (SEEN, record(9))]) == [5, 2, 5, 9]
+
+
+@pytest.mark.parametrize("error", [ConsumerStoppedError(), asyncio.CancelledError()], ids=repr)
+async def test_a_consumer_that_ends_is_no_error_of_a_worker_that_leaves(error: BaseException) -> None:
+    """Of another it is one: Faust starts it again, or the worker ends."""
+    assert await drained([(SEEN, record(5))], error=error, is_leaving=True) == [5]
+    with pytest.raises(type(error)):
+        await drained([(SEEN, record(5))], error=error)
+
+
+async def test_the_consumer_is_called_on_the_loop_of_the_application() -> None:
+    """What it is asked happens in the asking task, not in a thread; some of its answers come at once, others are awaited."""
+    inline = inline_consumer(consumer())
+
+    async def slowly(value: int) -> int:
+        await asyncio.sleep(0)
+        return value + threading.get_ident()
+
+    assert await inline.call_thread(slowly, 1) == 1 + threading.get_ident()
+    assert await inline.call_thread(lambda value: value, 2) == 2
