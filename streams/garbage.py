@@ -20,7 +20,7 @@ FEW = 2_000
 """New objects, net of those freed, that are not worth a search."""
 MANY = 20_000
 """So many are searched at once, at some 0.5 us each, before they become more."""
-ASIDE = 10_000
+ASIDE = 4_000
 """Survivors that are set aside; fewer are searched once more, with the next ones, for some may yet turn out to be a cycle."""
 YOUNG = 200_000
 """New objects until Python searches by itself, should the event loop stand still."""

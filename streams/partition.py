@@ -33,8 +33,10 @@ from streams.ports import Done, Incoming, Log, Observer, Tables, Topics
 
 FOLD_SLICE = 300
 """Records folded before other work gets its turn: a kill has to wait for dozens of turns, and each may be as long as folding so many takes, at 3 us each."""
-SLICE = 100
+SLICE, LARGEST_SLICE = 100, 500
 """Likewise values written to a table, or records sent: the end of a session waits for one slice of a flush at most, not for all of it."""
+SLICES = 50
+"""More values than so many slices hold are cut into larger ones, up to the largest: each slice is acknowledged before the next is sent."""
 
 T = TypeVar("T")
 
@@ -327,6 +329,7 @@ class PartitionWorker:
 
 
 def _slices(items: list[T]) -> Iterator[list[T]]:
-    """Cut a list into pieces of ``SLICE``."""
-    for start in range(0, len(items), SLICE):
-        yield items[start : start + SLICE]
+    """Cut a list into pieces of ``SLICE``, or into larger ones if it is very long."""
+    size = min(max(SLICE, len(items) // SLICES), LARGEST_SLICE)
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -16,7 +16,7 @@ from models.monitor import Limits, PartitionMonitor
 from models.policy import Defaults
 from models.state import decode_session, decode_waiters
 from streams.changelog import Changelog, Changelogs
-from streams.partition import FOLD_SLICE, SLICE, PartitionWorker
+from streams.partition import FOLD_SLICE, SLICE, PartitionWorker, _slices
 from streams.ports import Tables, Topics
 
 T_MS = 1_700_000_000_000
@@ -240,6 +240,13 @@ async def test_an_end_waits_for_one_slice_of_a_flush() -> None:
     world.log.release("engagement")
     await flush
     assert world.log.batches == [SLICE, 1, SLICE, SLICE]
+
+
+def test_a_long_flush_goes_in_larger_slices() -> None:
+    """Each waits for an acknowledgement, so with very many sessions small ones would take too long."""
+    assert [len(part) for part in _slices([0] * 250)] == [100, 100, 50]
+    assert {len(part) for part in _slices([0] * 20_000)} == {400}
+    assert {len(part) for part in _slices([0] * 1_000_000)} == {500}
 
 
 async def test_a_chunk_is_done_once_its_states_are_acknowledged() -> None:
