@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from faust.types import TP
 
@@ -19,12 +19,15 @@ from streams.tables import COMPACTION_LAG_MS, StateTable, parse_key
 if TYPE_CHECKING:
     from models.monitor import PartitionMonitor
     from models.session import Session
+    from models.waiting import Waiter
     from streams.ports import Log
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 YIELD_EVERY = 500
-"""Sessions restored before other work gets its turn."""
+"""Values restored before other work gets its turn. Segments of waiting interactions are large: it gets its turn after each."""
 
 
 def changelogs_read_back(partition: int, tables: Sequence[StateTable], beginnings: Mapping[TP, int], sink: Log, now: int) -> Changelogs:
@@ -57,7 +60,7 @@ async def restore(monitor: PartitionMonitor, changelogs: Changelogs) -> list[byt
         Keys of segments of event ids that no state counts on: written just before a crash.
     """
     engagement, event_id, waiting = (changelog.hand_over() for changelog in changelogs)
-    segments = {tuple(parse_key(key)): (key, packed) for key, packed in event_id.items()}
+    segments: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
     used: set[bytes] = set()
 
     def segment(session: Session, number: int) -> bytes | None:
@@ -65,12 +68,23 @@ async def restore(monitor: PartitionMonitor, changelogs: Changelogs) -> list[byt
         used.add(key)
         return packed
 
-    for count, value in enumerate(engagement.values(), 1):
+    async for key, packed in _in_turns(event_id.items()):
+        segments[tuple(parse_key(key))] = (key, packed)
+    async for value in _in_turns(engagement.values()):
         monitor.restore([decode_session(value, segment)], [])
-        if count % YIELD_EVERY == 0:
-            await asyncio.sleep(0)
-    waiters = [waiter for key, packed in waiting.items() for waiter in decode_waiters(packed, parse_key(key)[1], decode_interaction)]
-    monitor.restore([], sorted(waiters, key=lambda waiter: waiter.offset))
+    waiters: list[Waiter] = []
+    async for key, packed in _in_turns(waiting.items(), 1):
+        waiters += decode_waiters(packed, parse_key(key)[1], decode_interaction)
+    async for waiter in _in_turns(sorted(waiters, key=lambda waiter: waiter.offset)):
+        monitor.restore([], [waiter])
     if engagement or waiters:
         log.info("partition %d: restored %d sessions and %d waiting interactions", monitor.partition, len(engagement), len(waiters))
     return [key for key in event_id if key not in used]
+
+
+async def _in_turns(items: Iterable[T], count: int = YIELD_EVERY) -> AsyncIterator[T]:
+    """Yield items; other work, heartbeats too, gets its turn after so many of them."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % count == 0:
+            await asyncio.sleep(0)

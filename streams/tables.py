@@ -159,7 +159,8 @@ class StateTable(faust.Table):  # type: ignore[misc]
     """A Faust table of raw keys and values: it names the keys and the changelog, and hands over with ``take`` what was read back."""
 
     def __init__(self, app: faust.App, *, name: str, partitions: int, **options: Any) -> None:
-        options = {"extra_topic_configs": COMPACTED, "key_type": bytes, "value_type": bytes, **options}
+        # What was fetched is applied at once: Faust would gather a thousand such pieces, and the event loop stand still over them for seconds.
+        options = {"extra_topic_configs": COMPACTED, "key_type": bytes, "value_type": bytes, "recovery_buffer_size": 1, **options}
         super().__init__(app, name=name, partitions=partitions, **options)
 
     def _new_store(self) -> RecoveredStore:
