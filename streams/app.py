@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -98,7 +97,7 @@ def run_worker(settings: Settings, role: Role) -> int:
         check_bind(settings)
         asyncio.run(_check_database(settings))
     asyncio.run(_wait_for_kafka(settings))
-    loop = new_event_loop()
+    loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     app = _monitor(settings, web_options) if role == "monitor" else sink_app(settings, _fail, partial(_ready, settings))
     log.info("%s starts, consumer group %s", role, app.conf.id)
@@ -107,15 +106,6 @@ def run_worker(settings: Settings, role: Role) -> int:
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else 1
     return 0
-
-
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop for a worker: uvloop's, which takes less of each kill's time than asyncio's own, where it can be had."""
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop
-
-    return uvloop.new_event_loop()
 
 
 def _require_free_port(settings: Settings) -> None:
