@@ -93,8 +93,8 @@ class PartitionWorker:
                     self._observer.folded(topic, fold(self.monitor, topic, part, self._defaults, now))
                     self._follow(topic, part)
                     await asyncio.sleep(0)
-                if self.is_closed:
-                    return
+            if self.is_closed:
+                return
             self._folded.append(done)
             crash_point("after_fold")
             if self.monitor.wants_flush:

@@ -25,11 +25,10 @@ class Watchdog:
         clock: Seconds that go on while the process is stopped.
     """
 
-    _beating: asyncio.Task[None] | None = None
-
     def __init__(self, limit_seconds: float, fail: Callable[[BaseException], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._fail, self._clock = limit_seconds, fail, clock
         self._last: float | None = None
+        self._beating: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Beat on the running event loop until the process ends, unless that has begun."""
