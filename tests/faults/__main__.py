@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -73,6 +74,7 @@ async def _run(home: Path, chosen: argparse.Namespace) -> list[Report]:
             try:
                 report = await run_schedule(servers, home / f"seed-{seed}", seed, size, monitors=chosen.monitors, without=chosen.without, faults=lanes(chosen.only))
             except Exception as error:  # noqa: BLE001 - the others are played all the same
+                traceback.print_exc()
                 report = Report(seed, wrong=[f"the schedule itself failed: {error!r}"])
             print("\n".join(report.lines()), flush=True)
             if report.wrong:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 import struct
 import threading
@@ -12,19 +11,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
-LOOPBACK = "127.0.0.1"
+from tests.ports import LOOPBACK
+
 AT_ONCE = 1 << 16
 LOOK_SECONDS = 0.05
-FIRST_PORT, LAST_PORT = 21_000, 21_999
-
-
-def own_port() -> int:
-    """A free port below the range that outgoing connections are given, so that it stays free while its server is dead."""
-    while True:
-        port = random.randint(FIRST_PORT, LAST_PORT)
-        with socket.socket() as probe:
-            if probe.connect_ex((LOOPBACK, port)) != 0:
-                return port
 
 
 class Proxy:
@@ -119,7 +109,7 @@ class Proxy:
         self.bitten[why] += 1
         for writer in pair:
             connection = writer.get_extra_info("socket")
-            if connection is not None:
+            if connection is not None and connection.fileno() != -1:  # that end may have gone, and its other not know it yet
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from streams.local.kafka import KafkaServer
 from streams.local.postgres import PostgresServer
-from tests.faults.proxy import LOOPBACK, Proxy, own_port
+from tests.faults.proxy import Proxy
+from tests.ports import LOOPBACK, steady_port
 
 
 class ProxiedKafka(KafkaServer):
@@ -51,8 +52,8 @@ class Servers:
 @contextlib.contextmanager
 def serving(home: Path) -> Iterator[Servers]:
     """Start both servers and their proxies below ``home``."""
-    kafka_proxy, postgres_proxy = Proxy(own_port(), own_port()), Proxy(own_port(), own_port())
-    kafka = ProxiedKafka(home / "kafka", own_port(), kafka_proxy.target, kafka_proxy.port)
+    kafka_proxy, postgres_proxy = Proxy(steady_port(), steady_port()), Proxy(steady_port(), steady_port())
+    kafka = ProxiedKafka(home / "kafka", steady_port(), kafka_proxy.target, kafka_proxy.port)
     postgres = PostgresServer(home / "postgres", postgres_proxy.target, configuration={"fsync": "off"})
     try:
         kafka.start()

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.faults.proxy import LOOPBACK, Proxy, own_port
+from tests.faults.proxy import Proxy
+from tests.ports import LOOPBACK, steady_port
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ async def echo() -> AsyncIterator[int]:
             pass
         writer.close()
 
-    port = own_port()
+    port = steady_port()
     server = await asyncio.start_server(answer, LOOPBACK, port)
     yield port
     server.close()
@@ -32,7 +33,7 @@ async def echo() -> AsyncIterator[int]:
 
 @pytest.fixture
 def proxy(echo: int) -> Iterator[Proxy]:
-    proxy = Proxy(own_port(), echo)
+    proxy = Proxy(steady_port(), echo)
     proxy.start()
     yield proxy
     proxy.stop()

@@ -12,8 +12,9 @@ from streams.local.kafka import KafkaServer
 from streams.settings import Settings
 from streams.store import migrate
 from streams.topics import ensure_topics
-from tests.faults.proxy import LOOPBACK, Proxy, own_port
+from tests.faults.proxy import Proxy
 from tests.integration.system import ROOT, System, Worker
+from tests.ports import LOOPBACK, steady_port
 
 pytestmark = pytest.mark.faults
 PAST_THE_LOOK = """
@@ -39,7 +40,7 @@ async def test_it_waits_and_then_works(settings: Settings, kafka: KafkaServer, t
     """Told to leave meanwhile, it leaves; either way it says so in one line, and there is no traceback."""
     migrate(settings)
     await ensure_topics(settings)
-    proxy = Proxy(own_port(), kafka.port)
+    proxy = Proxy(steady_port(), kafka.port)
     worker = Late(settings, role, tmp_path, {"KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{proxy.port}"})
     system = System(settings, tmp_path)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,22 +23,10 @@ from psycopg.rows import dict_row
 from streams.settings import Settings
 from streams.store import migrate
 from streams.topics import ensure_topics
+from tests.ports import steady_port
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 40.0
-
-
-_given_ports: set[int] = set()
-
-
-def steady_port() -> int:
-    """A free port below the range that outgoing connections are given, so that it stays free while its worker is dead; no other worker of this process gets it."""
-    while True:
-        port = random.randint(15_000, 30_000)
-        with socket.socket() as probe:
-            if port not in _given_ports and probe.connect_ex(("127.0.0.1", port)) != 0:
-                _given_ports.add(port)
-                return port
 
 
 class Worker:
