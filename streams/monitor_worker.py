@@ -143,6 +143,7 @@ def _connect(
         consumer = app.consumer
         if isinstance(consumer, ChunkedConsumer):
             consumer.may_fetch, consumer.on_fetched = monitoring.may_fetch, fetched
+            consumer.leave_changelogs()
         try:
             watchdog.start()
             pauses.start()

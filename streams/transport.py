@@ -12,6 +12,7 @@ change against the stock consumer:
   partitions, and what was fetched before one began is dropped, for its partitions are read from the committed offsets after it.
 * ``ChunkedConsumer.may_fetch`` is asked before each fetch, so the application can hold a partition back; ``on_fetched``
   tells it of each chunk.
+* A worker of which a part of aiokafka's has given up ends. Faust asks none of them, and would go on with nothing to read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.subscription_state import SubscriptionState
 from faust.transport.drivers import aiokafka as driver
@@ -32,6 +33,7 @@ from mode.utils.futures import maybe_async
 from streams.batches import bundle, unbundle
 from streams.crash_points import crash_point
 from streams.ledger import Ledger, Span
+from streams.pace import Pace
 from streams.pieces import Piece, Reach
 from streams.ports import Incoming
 
@@ -41,6 +43,8 @@ IDLE_WAIT = 0.02
 """Seconds until partitions that are held back are asked about again."""
 FETCH_WAIT_MS = 100
 """How long a broker may hold a fetch that finds nothing new. Each broker has one at a time, and partitions not named in it wait."""
+LOOK_SECONDS = 1.0
+"""Pause between two looks whether aiokafka still fetches and belongs to its group."""
 _APPEND_TIME = 1  # Kafka's number of the timestamp type
 
 
@@ -106,12 +110,33 @@ class InlineConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def __init__(self, consumer: ChunkedConsumer, **options: Any) -> None:
         self._reach: Reach[TP] = Reach()
+        self._pace = Pace()
         super().__init__(consumer, thread_loop=consumer.loop, loop=consumer.loop, **options)
 
     async def on_stop(self) -> None:
         """Leave the group, and disconnect."""
         if self._consumer is not None:
             await self._consumer.stop()
+
+    def raise_what_ended(self) -> None:
+        """Raise the error with which aiokafka's fetching or its part in the group has ended, if one has.
+
+        Raises:
+            KafkaError: Neither is begun again by anybody.
+        """
+        consumer = self._consumer
+        coordinator = None if consumer is None or consumer._closed else consumer._coordinator  # noqa: SLF001 - aiokafka itself tells only who reads through it; likewise below
+        if coordinator is None:
+            return
+        coordinator.check_errors()
+        fetching = consumer._fetcher.error_future  # noqa: SLF001
+        if fetching.done():
+            fetching.result()
+
+    def fetch_no_more(self, tps: Iterable[TP]) -> None:
+        """Have aiokafka leave partitions out of its fetches, up to the next assignment."""
+        if self._consumer is not None:
+            self._consumer.pause(*(TopicPartition(tp.topic, tp.partition) for tp in tps))
 
     async def call_thread(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call ``fun`` at once, where the stock one sends it to the thread."""
@@ -143,12 +168,16 @@ class InlineConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         subscriptions = fetcher._subscriptions  # noqa: SLF001 - likewise
         if subscriptions.reassignment_in_progress:
             await subscriptions.wait_for_assignment()  # aiokafka would wait for it when the positions have been noted
+        self._pace.set(fetcher)
         bundle(fetcher)
         before = _positions(subscriptions, active_partitions)
         read: Mapping[TP, list[Any]] = await super()._fetch_records(consumer, active_partitions, 0, max_records)
         after = _positions(subscriptions, before)
         pieces = {tp: self._reach.piece(tp, position, unbundle(read.get(tp, ())), after[tp]) for tp, position in before.items()}
-        return {tp: piece for tp, piece in pieces.items() if piece is not None}
+        found = {tp: piece for tp, piece in pieces.items() if piece is not None}
+        if found:
+            self._pace.found(sum(len(piece.records) for piece in found.values()))
+        return found
 
 
 def _positions(subscriptions: SubscriptionState, tps: Iterable[TP]) -> dict[TP, int]:
@@ -216,6 +245,12 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
             if not self.app.should_stop:
                 raise
 
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _end_with_what_it_reads_from(self) -> None:
+        while not self.should_stop:
+            self._thread.raise_what_ended()
+            await self.sleep(LOOK_SECONDS)
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's signature
         """Yield (partition, message) for what has been fetched; a message of a source topic carries a ``Chunk``."""
         fetched, active = await self._wait_next_records(timeout)
@@ -271,6 +306,13 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
         """Return the offset last committed, or resumed from; None if there is none."""
         offset: int | None = self._committed_offset[tp]
         return offset
+
+    def leave_changelogs(self) -> None:
+        """Fetch no changelog any more, up to the next assignment; to be called when recovery is complete.
+
+        Faust takes no more of them then, but would have each fetch ask for them all, and for what their owner itself has just written.
+        """
+        self._thread.fetch_no_more([tp for tp in self.assignment() if self._is_changelog_tp(tp)])
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was handed out: chunks of an earlier assignment no longer count."""

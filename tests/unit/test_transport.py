@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -19,6 +20,7 @@ from models.policy import Defaults
 from streams.batches import Bundle
 from streams.ledger import Ledger
 from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, LOST_TICKS, ORDER_SECONDS, RECORDS_AHEAD, Monitoring, Owned
+from streams.pace import Pace
 from streams.pieces import Piece, Reach
 from streams.ports import Tables, Topics
 from streams.readings import Reading, Readings
@@ -239,12 +241,14 @@ def fetcher(positions: Mapping[TP, int] | None = None, **more: Any) -> Any:
     """What of aiokafka's fetcher the consumer looks at: nothing buffered, and the positions of partitions."""
     states = {tp: SimpleNamespace(position=position, has_valid_position=True) for tp, position in (positions or {SEEN: 0, CHANGELOG: 0}).items()}
     assigned = SimpleNamespace(state_value=states.get, tps=set(states))
-    return SimpleNamespace(_records={}, _subscriptions=SimpleNamespace(reassignment_in_progress=False, subscription=SimpleNamespace(assignment=assigned)), **more)
+    return SimpleNamespace(
+        _records={}, _subscriptions=SimpleNamespace(reassignment_in_progress=False, subscription=SimpleNamespace(assignment=assigned)), _get_actions_per_node=None, **more
+    )
 
 
 def inline_consumer(of: ChunkedConsumer) -> InlineConsumer:
     inline = InlineConsumer.__new__(InlineConsumer)
-    inline.consumer, inline.app, inline._reach = of, of.app, Reach()
+    inline.consumer, inline.app, inline._reach, inline._pace = of, of.app, Reach(), Pace()
     return inline
 
 
@@ -381,6 +385,53 @@ async def test_a_consumer_that_ends_is_no_error_of_a_worker_that_leaves(error: B
     assert await drained([(SEEN, record(5))], error=error, is_leaving=True) == [5]
     with pytest.raises(type(error)):
         await drained([(SEEN, record(5))], error=error)
+
+
+class Part:
+    """What stands for the two parts of aiokafka that work by themselves: it is well, or has ended with an error."""
+
+    def __init__(self, error: KafkaError | None = None) -> None:
+        self.error_future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._error = error
+        if error is not None:
+            self.error_future.set_exception(error)
+
+    def check_errors(self) -> None:
+        """As its coordinator's."""
+        if self._error is not None:
+            self.error_future.exception()
+            raise self._error
+
+
+@pytest.mark.parametrize("ended", ["fetching", "the group"])
+async def test_a_part_of_aiokafka_that_has_ended_ends_the_consumer(ended: str) -> None:
+    """Nobody else would notice that nothing is read any more. One that is not there yet, is well, or was closed is no error."""
+    made = consumer()
+    made._stopped, made._crashed = asyncio.Event(), asyncio.Event()
+    made._thread = inline = inline_consumer(made)
+    well, broken = Part(), Part(KafkaError("it gave up"))
+    inline._consumer = None
+    inline.raise_what_ended()
+    inline._consumer = SimpleNamespace(_closed=False, _fetcher=well, _coordinator=None)
+    inline.raise_what_ended()
+    inline._consumer._coordinator = well
+    inline.raise_what_ended()
+    setattr(inline._consumer, "_fetcher" if ended == "fetching" else "_coordinator", broken)
+    with pytest.raises(KafkaError, match="it gave up"):
+        async with asyncio.timeout(5):
+            await made._end_with_what_it_reads_from.fun(made)
+    inline._consumer._closed = True
+    inline.raise_what_ended()
+
+
+async def test_changelogs_are_left_out_of_fetches_once_recovery_is_complete() -> None:
+    """As aiokafka knows partitions; sources are not."""
+    made, left = consumer(), []
+    made._thread = inline = inline_consumer(made)
+    inline._consumer = SimpleNamespace(pause=lambda *tps: left.extend(tps), assignment=lambda: {SEEN, CHANGELOG, POSTS})
+    made.leave_changelogs()
+    assert left == [TopicPartition(*CHANGELOG)]
+    assert all(type(tp) is TopicPartition for tp in left)
 
 
 async def test_the_consumer_is_called_on_the_loop_of_the_application() -> None:
