@@ -1,4 +1,4 @@
-"""Workers that get no time, no memory, or nowhere to write their log."""
+"""Workers that get no time, no memory, or nowhere to write their log, or of which a part has ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.stage import Servers, Stage
 from tests.integration.system import Worker
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300), only_on_demand]
-STALLING = str(Path(__file__).with_name("stalling"))
+AILING = str(Path(__file__).with_name("ailing"))
 BLOCKED_SECONDS = 20.0
 HELD_SECONDS = 10
 """The group waits 6 s for a silent worker."""
@@ -32,7 +32,7 @@ async def test_a_blocked_event_loop_ends_a_monitor_and_loses_nothing(servers: Se
 
     The sink writes nothing that could come too late, and may go on.
     """
-    async with ordeal(servers, tmp_path / "home", 34, size=SIZE, PYTHONPATH=STALLING, STALL_SECONDS=str(BLOCKED_SECONDS)) as stage:
+    async with ordeal(servers, tmp_path / "home", 34, size=SIZE, PYTHONPATH=AILING, STALL_SECONDS=str(BLOCKED_SECONDS)) as stage:
         await asyncio.sleep(18)  # all is posted: a stop that were behind with its post could be read first, and have no effect
         marks = stage.marks()
         monitor, sink = stage.workers
@@ -48,13 +48,24 @@ async def test_a_blocked_event_loop_ends_a_monitor_and_loses_nothing(servers: Se
 
 async def test_a_worker_whose_interpreter_is_held_up_starts_anew(servers: Servers, tmp_path: Path):
     """For longer than its group waits: heartbeats stop, the other monitor takes over, and this one ends as soon as it notices (P34)."""
-    async with ordeal(servers, tmp_path / "home", 35, size=SIZE, monitors=2, PYTHONPATH=STALLING, STALL_SECONDS=str(HELD_SECONDS)) as stage:
+    async with ordeal(servers, tmp_path / "home", 35, size=SIZE, monitors=2, PYTHONPATH=AILING, STALL_SECONDS=str(HELD_SECONDS)) as stage:
         await asyncio.sleep(5)
         marks = stage.marks()
         held = stage.system.monitors[0]._process
         assert held is not None
         held.send_signal(signal.SIGRTMIN + 1)
         await until(lambda: stage.said(marks, "stood still for"), HELD_SECONDS + 10, "it notices")
+    assert [name.partition(" (")[0] for name in stage.exits.elements()] == ["monitor 1"], stage.exits
+
+
+@pytest.mark.parametrize("part", ["fetching", "heartbeats"])
+async def test_a_monitor_of_which_a_part_has_ended_starts_anew(servers: Servers, tmp_path: Path, part: str):
+    """What aiokafka does by itself ends by an error that it does not expect. It would read nothing any more, or lose its partitions, and only its log would tell."""
+    async with ordeal(servers, tmp_path / "home", 37, size=SIZE, excused="^in a log: ", PYTHONPATH=AILING, AILING="1") as stage:
+        await asyncio.sleep(5)
+        stage.system.monitors[0].signal(signal.SIGRTMIN + (2 if part == "fetching" else 3))
+        await until(lambda: stage.exits, 20, "it ends")
+        print(f"ended: {dict(stage.exits)}")
     assert [name.partition(" (")[0] for name in stage.exits.elements()] == ["monitor 1"], stage.exits
 
 

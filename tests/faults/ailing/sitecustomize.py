@@ -1,4 +1,8 @@
-"""Lets a test hold a worker up for ``STALL_SECONDS``: SIGRTMIN its event loop, SIGRTMIN + 1 the whole interpreter. Python runs this at its start."""
+"""Lets a test make a worker ill. Python runs this at its start.
+
+SIGRTMIN holds its event loop up for ``STALL_SECONDS``, SIGRTMIN + 1 the whole interpreter. SIGRTMIN + 2 ends aiokafka's
+fetching, SIGRTMIN + 3 its heartbeats, each by an error that it does not expect.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,30 @@ import ctypes
 import os
 import signal
 import time
+from typing import Any, NoReturn
 
 if os.environ.get("STALL_SECONDS"):
     seconds = float(os.environ["STALL_SECONDS"])
-    signal.signal(signal.SIGRTMIN, lambda *_: time.sleep(seconds))  # other threads go on, as the one with the heartbeats
+    signal.signal(signal.SIGRTMIN, lambda *_: time.sleep(seconds))  # other threads go on
     signal.signal(signal.SIGRTMIN + 1, lambda *_: ctypes.PyDLL(None).sleep(round(seconds)))  # a PyDLL keeps the interpreter's lock
+
+
+def _fail(*_: Any) -> NoReturn:
+    raise RuntimeError("made to fail")
+
+
+def _end_fetching(*_: Any) -> None:
+    from aiokafka.consumer.fetcher import Fetcher
+
+    Fetcher._proc_fetch_request = _fail
+
+
+def _end_heartbeats(*_: Any) -> None:
+    from aiokafka.consumer.group_coordinator import GroupCoordinator
+
+    GroupCoordinator._do_heartbeat = _fail
+
+
+if os.environ.get("AILING"):
+    signal.signal(signal.SIGRTMIN + 2, _end_fetching)
+    signal.signal(signal.SIGRTMIN + 3, _end_heartbeats)
