@@ -25,6 +25,7 @@ from models.monitor import Ended, PartitionMonitor, Rejected, Started
 from models.policy import Defaults
 from models.session import Outcome, Session
 from models.state import encode_session, encode_waiters, seal_event_ids
+from models.waiting import Waiter
 from streams.changelog import Changelog, Changelogs
 from streams.codec import dead_letter, encode_json, microseconds
 from streams.crash_points import crash_point
@@ -250,10 +251,8 @@ class PartitionWorker:
             if sessions:
                 crash_point("after_state_write")
             await self._write(self._changelogs.engagement, [(self._session_key(session), None) for session in deleted])
-            await self._write(
-                self._changelogs.waiting,
-                [(self._tables.waiting.key(variant_id, first), encode_waiters(waiters) if waiters else None) for variant_id, first, waiters in segments],
-            )
+            for part in _slices(segments):
+                await self._write(self._changelogs.waiting, [self._waiting_segment(*segment) for segment in part])
             if self.is_closed:
                 return
             if done:
@@ -280,6 +279,9 @@ class PartitionWorker:
 
     def _segment_key(self, session: Session, number: int) -> bytes:
         return self._tables.event_id.key(session.variant_id, session.post_id, number, at=session.posted_at / SECOND)
+
+    def _waiting_segment(self, variant_id: str, first: int, waiters: list[Waiter]) -> tuple[bytes, bytes | None]:
+        return self._tables.waiting.key(variant_id, first), encode_waiters(waiters) if waiters else None
 
     async def _write_sessions(self, sessions: list[Session]) -> None:
         written: list[tuple[bytes, bytes | None]] = []

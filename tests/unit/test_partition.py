@@ -15,6 +15,7 @@ from models.duplicates import TAIL
 from models.monitor import Limits, PartitionMonitor
 from models.policy import Defaults
 from models.state import decode_session, decode_waiters
+from streams import partition
 from streams.changelog import Changelog, Changelogs
 from streams.partition import FOLD_SLICE, SLICE, PartitionWorker, _slices
 from streams.ports import Tables, Topics
@@ -240,6 +241,22 @@ async def test_an_end_waits_for_one_slice_of_a_flush() -> None:
     world.log.release("engagement")
     await flush
     assert world.log.batches == [SLICE, 1, SLICE, SLICE]
+
+
+async def test_waiting_interactions_are_packed_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing all of very many before the first is sent would keep everything else waiting."""
+    packed: list[int] = []
+    monkeypatch.setattr(partition, "encode_waiters", lambda waiters: packed.extend(waiter.offset for waiter in waiters) or b"packed")
+    world = World()
+    records = [Record(number, see().replace(b'"v"', b'"v%d"' % number), b"v%d" % number) for number in range(3 * SLICE)]
+    await world.worker.fold("interaction", records, Chunk())
+    world.log.held.add("waiting")
+    flush = asyncio.create_task(world.worker.flush())
+    await settle()
+    assert len(packed) == SLICE
+    world.log.release("waiting")
+    await flush
+    assert (packed, world.log.batches) == ([record.offset for record in records], [SLICE, SLICE, SLICE])
 
 
 def test_a_long_flush_goes_in_larger_slices() -> None:
