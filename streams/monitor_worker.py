@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import faust
+from faust.types import TP
 from faust.windows import TumblingWindow
 
 from models.moments import MINUTE, SECOND
@@ -140,10 +141,6 @@ def _connect(
         monitoring.fetched(chunk)
 
     async def take_over() -> None:
-        consumer = app.consumer
-        if isinstance(consumer, ChunkedConsumer):
-            consumer.may_fetch, consumer.on_fetched = monitoring.may_fetch, fetched
-            consumer.leave_changelogs()
         try:
             watchdog.start()
             pauses.start()
@@ -151,6 +148,9 @@ def _connect(
             await asyncio.gather(*(log.start() for log in logs))
             if not looking:
                 looking.append(asyncio.create_task(keep_doing("the look at the topics", origins.look, fail)))
+            if not app.tables.recovery.is_current:
+                return
+            _read_sources_only(app.consumer, monitoring.may_fetch, fetched)
             if not await origins.check():
                 return
             monitoring.start()
@@ -170,6 +170,12 @@ def _connect(
     app.on_partitions_revoked.connect(let_go)
     app.on_before_shutdown.connect(drain)
     next(iter(app.tables.values())).on_recover(take_over)
+
+
+def _read_sources_only(consumer: object, may_fetch: Callable[[TP], bool], fetched: Callable[[Chunk], None]) -> None:
+    if isinstance(consumer, ChunkedConsumer):
+        consumer.may_fetch, consumer.on_fetched = may_fetch, fetched
+        consumer.leave_changelogs()
 
 
 def _fail_unless_leaving(app: faust.App, fail: Callable[[BaseException], None], error: Exception) -> None:

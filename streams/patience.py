@@ -100,10 +100,19 @@ class WaitingTransport(ChunkedTransport):
 class WaitingRecovery(Recovery):  # type: ignore[misc]
     """Reads changelogs back."""
 
+    _began_in = 0
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no rebalance has begun since this recovery did. After one, another recovery follows, while what waits for the end of this one still runs."""
+        return bool(self._began_in == self.app.rebalancing_count)
+
     async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ARG002, ASYNC109 - Faust's signature
         await super()._wait(coro)  # it takes a time-out for the end of the worker, and never recovers again
 
     async def _build_highwaters(self, consumer: ConsumerT, tps: set[TP], destination: Counter[TP], title: str) -> None:
+        if title == "active":  # a recovery begins with these
+            self._began_in = self.app.rebalancing_count
         await until_it_answers(partial(super()._build_highwaters, consumer, tps, destination, title))
 
     async def _build_offsets(self, consumer: ConsumerT, tps: set[TP], destination: Counter[TP], title: str) -> None:

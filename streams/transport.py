@@ -310,7 +310,7 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
     def leave_changelogs(self) -> None:
         """Fetch no changelog any more, up to the next assignment; to be called when recovery is complete.
 
-        Faust takes no more of them then, but would have each fetch ask for them all, and for what their owner itself has just written.
+        Faust would have each fetch ask for them all, and read back what their owner itself has just written.
         """
         self._thread.fetch_no_more([tp for tp in self.assignment() if self._is_changelog_tp(tp)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from streams import patience
 from streams.app import Worker
 from streams.faust_app import create_app
 from streams.logs import _without_trace
-from streams.patience import WaitingInlineConsumer, WaitingProducer, until_it_answers
+from streams.patience import WaitingInlineConsumer, WaitingProducer, WaitingRecovery, until_it_answers
 from streams.settings import Settings
 
 
@@ -109,6 +110,26 @@ async def test_a_recovery_outlives_a_long_outage():
     recovery._highwater_logtable = lambda *_, **__: ""
     await recovery._build_highwaters(SimpleNamespace(highwaters=highwaters), {"tp"}, recovery.active_highwaters, "active")
     assert recovery.active_highwaters == {"tp": 6}
+
+
+async def test_a_recovery_that_a_rebalance_has_overtaken_is_known():
+    """What waits for its end runs on under the next assignment, of which nothing has been read yet; the recovery after it is current again, whatever it does for standbys."""
+    app = SimpleNamespace(rebalancing_count=1)
+    recovery = WaitingRecovery.__new__(WaitingRecovery)
+    recovery.app = app
+
+    async def highwaters(*_tps: str) -> dict[str, int]:
+        return {}
+
+    recovery._highwater_logtable = lambda *_, **__: ""
+    recovery.log = logging.getLogger("recovery")
+    said = []
+    for title in ("active", "standby", "active"):
+        await recovery._build_highwaters(SimpleNamespace(highwaters=highwaters), set(), Counter(), title)
+        said.append(recovery.is_current)
+        app.rebalancing_count += 1
+        said.append(recovery.is_current)
+    assert said == [True, False, False, False, True, False]
 
 
 async def test_what_makes_faust_crash_ends_the_worker():
