@@ -252,7 +252,7 @@ class PartitionWorker:
                 crash_point("after_state_write")
             await self._write(self._changelogs.engagement, [(self._session_key(session), None) for session in deleted])
             for part in _slices(segments):
-                await self._write(self._changelogs.waiting, [self._waiting_segment(*segment) for segment in part])
+                await self._write_slice(self._changelogs.waiting, [self._waiting_segment(*segment) for segment in part])
             if self.is_closed:
                 return
             if done:
@@ -310,8 +310,11 @@ class PartitionWorker:
 
     async def _write(self, changelog: Changelog, items: list[tuple[bytes, bytes | None]]) -> None:
         for part in _slices(items):
-            while not self.is_closed and not await changelog.delivered(await changelog.send(part)):
-                pass
+            await self._write_slice(changelog, part)
+
+    async def _write_slice(self, changelog: Changelog, part: list[tuple[bytes, bytes | None]]) -> None:
+        while not self.is_closed and not await changelog.delivered(await changelog.send(part)):
+            pass
 
     # -- leaving -----------------------------------------------------------------------------------------------------
 

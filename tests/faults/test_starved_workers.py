@@ -61,7 +61,7 @@ async def test_a_worker_whose_interpreter_is_held_up_starts_anew(servers: Server
 @pytest.mark.parametrize("part", ["fetching", "heartbeats"])
 async def test_a_monitor_of_which_a_part_has_ended_starts_anew(servers: Servers, tmp_path: Path, part: str):
     """What aiokafka does by itself ends by an error that it does not expect. It would read nothing any more, or lose its partitions, and only its log would tell."""
-    async with ordeal(servers, tmp_path / "home", 37, size=SIZE, excused="^in a log: ", PYTHONPATH=AILING, AILING="1") as stage:
+    async with ordeal(servers, tmp_path / "home", 37, size=SIZE, excused="^in a log: ", PYTHONPATH=AILING) as stage:
         await asyncio.sleep(5)
         stage.system.monitors[0].signal(signal.SIGRTMIN + (2 if part == "fetching" else 3))
         await until(lambda: stage.exits, 20, "it ends")

@@ -17,7 +17,7 @@ from models.policy import Defaults
 from models.state import decode_session, decode_waiters
 from streams import partition
 from streams.changelog import Changelog, Changelogs
-from streams.partition import FOLD_SLICE, SLICE, PartitionWorker, _slices
+from streams.partition import FOLD_SLICE, SLICE, SLICES, PartitionWorker, _slices
 from streams.ports import Tables, Topics
 
 T_MS = 1_700_000_000_000
@@ -243,8 +243,10 @@ async def test_an_end_waits_for_one_slice_of_a_flush() -> None:
     assert world.log.batches == [SLICE, 1, SLICE, SLICE]
 
 
-async def test_waiting_interactions_are_packed_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packing all of very many before the first is sent would keep everything else waiting."""
+@pytest.mark.parametrize(("slices", "sizes"), [(SLICES, [SLICE] * 3), (2, [SLICE * 3 // 2] * 2)], ids=["few", "very many"])
+async def test_waiting_interactions_are_packed_slice_by_slice(monkeypatch: pytest.MonkeyPatch, slices: int, sizes: list[int]) -> None:
+    """Packing all of very many before the first is sent would keep everything else waiting. Those go in larger slices, as sessions do."""
+    monkeypatch.setattr(partition, "SLICES", slices)
     packed: list[int] = []
     monkeypatch.setattr(partition, "encode_waiters", lambda waiters: packed.extend(waiter.offset for waiter in waiters) or b"packed")
     world = World()
@@ -253,10 +255,10 @@ async def test_waiting_interactions_are_packed_slice_by_slice(monkeypatch: pytes
     world.log.held.add("waiting")
     flush = asyncio.create_task(world.worker.flush())
     await settle()
-    assert len(packed) == SLICE
+    assert len(packed) == sizes[0]
     world.log.release("waiting")
     await flush
-    assert (packed, world.log.batches) == ([record.offset for record in records], [SLICE, SLICE, SLICE])
+    assert (packed, world.log.batches) == ([record.offset for record in records], sizes)
 
 
 def test_a_long_flush_goes_in_larger_slices() -> None:

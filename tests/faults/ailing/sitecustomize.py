@@ -34,6 +34,5 @@ def _end_heartbeats(*_: Any) -> None:
     GroupCoordinator._do_heartbeat = _fail
 
 
-if os.environ.get("AILING"):
-    signal.signal(signal.SIGRTMIN + 2, _end_fetching)
-    signal.signal(signal.SIGRTMIN + 3, _end_heartbeats)
+signal.signal(signal.SIGRTMIN + 2, _end_fetching)
+signal.signal(signal.SIGRTMIN + 3, _end_heartbeats)
