@@ -13,6 +13,7 @@ change against the stock consumer:
 * ``ChunkedConsumer.may_fetch`` is asked before each fetch, so the application can hold a partition back; ``on_fetched``
   tells it of each chunk.
 * A worker of which a part of aiokafka's has given up ends. Faust asks none of them, and would go on with nothing to read.
+* A group's leader that knows nothing of a topic asks again each second. It has given nobody any of its partitions, and aiokafka would leave it at that for five minutes.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ IDLE_WAIT = 0.02
 FETCH_WAIT_MS = 100
 """How long a broker may hold a fetch that finds nothing new. Each broker has one at a time, and partitions not named in it wait."""
 LOOK_SECONDS = 1.0
-"""Pause between two looks whether aiokafka still fetches and belongs to its group."""
+"""Pause between two looks whether aiokafka still fetches, belongs to its group, and knows the group's topics."""
 _APPEND_TIME = 1  # Kafka's number of the timestamp type
 
 
@@ -132,6 +133,13 @@ class InlineConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         fetching = consumer._fetcher.error_future  # noqa: SLF001
         if fetching.done():
             fetching.result()
+
+    def ask_for_missing_topics(self) -> None:
+        """Have Kafka asked again for topics of which this group's leader knew no partitions when it shared them out; the answer brings a new rebalance."""
+        coordinator = None if self._consumer is None else self._consumer._coordinator  # noqa: SLF001 - aiokafka looks by itself after five minutes; likewise below
+        topics = getattr(coordinator, "_group_subscription", None) or ()  # a leader's only
+        if any(not coordinator._cluster.partitions_for_topic(topic) for topic in topics):  # noqa: SLF001
+            coordinator._client.force_metadata_update()  # noqa: SLF001
 
     def fetch_no_more(self, tps: Iterable[TP]) -> None:
         """Have aiokafka leave partitions out of its fetches, up to the next assignment."""
@@ -246,9 +254,10 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
                 raise
 
     @Service.task  # type: ignore[untyped-decorator]
-    async def _end_with_what_it_reads_from(self) -> None:
+    async def _look_after_aiokafka(self) -> None:
         while not self.should_stop:
             self._thread.raise_what_ended()
+            self._thread.ask_for_missing_topics()
             await self.sleep(LOOK_SECONDS)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's signature

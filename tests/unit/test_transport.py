@@ -419,9 +419,22 @@ async def test_a_part_of_aiokafka_that_has_ended_ends_the_consumer(ended: str) -
     setattr(inline._consumer, "_fetcher" if ended == "fetching" else "_coordinator", broken)
     with pytest.raises(KafkaError, match="it gave up"):
         async with asyncio.timeout(5):
-            await made._end_with_what_it_reads_from.fun(made)
+            await made._look_after_aiokafka.fun(made)
     inline._consumer._closed = True
     inline.raise_what_ended()
+
+
+@pytest.mark.parametrize(("topics", "asks"), [(None, 0), ({"known"}, 0), ({"known", "forgotten"}, 1)], ids=repr)
+async def test_a_leader_asks_again_for_topics_that_it_knows_nothing_of(topics: set[str] | None, asks: int) -> None:
+    """Only a leader has the topics of its group, and only once it has shared them out."""
+    inline, asked = inline_consumer(consumer()), []
+    inline._consumer = None
+    inline.ask_for_missing_topics()
+    cluster = SimpleNamespace(partitions_for_topic={"known": {0, 1}}.get)
+    client = SimpleNamespace(force_metadata_update=lambda: asked.append(1))
+    inline._consumer = SimpleNamespace(_coordinator=SimpleNamespace(_group_subscription=topics, _cluster=cluster, _client=client))
+    inline.ask_for_missing_topics()
+    assert len(asked) == asks
 
 
 async def test_changelogs_are_left_out_of_fetches_once_recovery_is_complete() -> None:
