@@ -165,7 +165,7 @@ SELECT coalesce((SELECT jsonb_agg(id ORDER BY id) FROM restored), '[]') AS posts
 """)
 
 
-async def revive(engine: AsyncEngine, variant_id: str, *, actor: str, request_id: UUID | None, now_us: int) -> Revived:
+async def revive(engine: AsyncEngine, variant_id: str, *, actor: str, request_id: UUID | None, now_us: int, is_key: bool = False) -> Revived:
     """Undo the kill of a variant, in one transaction; the session's record stays as it was.
 
     The kill that is undone is the one that the pool's row names. Of the posts that it cancelled (and of those that were cancelled
@@ -178,8 +178,9 @@ async def revive(engine: AsyncEngine, variant_id: str, *, actor: str, request_id
         engine: Where to.
         variant_id: Of the variant.
         actor: Who asked, for the audit.
-        request_id: Of the request. The same one again gets the same answer, and changes nothing.
+        request_id: Of the request.
         now_us: Microseconds since the epoch.
+        is_key: The caller repeats this request under the same id (an ``Idempotency-Key``): it gets the same answer again, and nothing is changed.
 
     Raises:
         UnknownVariant: Neither the pool nor any record has it.
@@ -192,7 +193,7 @@ async def revive(engine: AsyncEngine, variant_id: str, *, actor: str, request_id
     with explained():
         async with engine.begin() as connection:
             pool = (await connection.execute(_LOCK_POOL_ROW, {"variant_id": variant_id})).one_or_none()
-            if request_id is not None and (earlier := await _earlier_answer(connection, variant_id, request_id)) is not None:
+            if is_key and request_id is not None and (earlier := await _earlier_answer(connection, variant_id, request_id)) is not None:
                 return earlier
             revived = await (_revive_unknown(connection, variant_id, now_us) if pool is None else _revive_pooled(connection, variant_id, pool, now_us))
             facts = {"kill_id": revived.kill_id, "is_in_pool": revived.is_in_pool, "posts": revived.posts, "posts_passed": revived.posts_passed}

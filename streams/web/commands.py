@@ -123,8 +123,8 @@ class Commands:
             raise Problem(404, f"Nothing of variant {variant_id!r} is monitored now." if post_id is None else f"Post {post_id!r} of variant {variant_id!r} is not monitored now.")
         try:
             async with asyncio.timeout(self._stop_seconds):
-                for post in active:
-                    await self._publish.publish_stop(variant_id, post, self._cluster.partition_of(variant_id), asker.request_id, asker.name)
+                for post, partition in active.items():
+                    await self._publish.publish_stop(variant_id, post, partition, asker.request_id, asker.name)
                     self._trail.note(
                         actor=asker.name,
                         action="stop_requested",
@@ -141,12 +141,14 @@ class Commands:
             pass
         raise unavailable("The stop is on its way, but was not seen to take effect in time. Repeat the request: 200 or 404 then both mean that monitoring has ended.")
 
-    async def _active_postings(self, variant_id: str, post_id: str | None, asker: Asker) -> list[str]:
+    async def _active_postings(self, variant_id: str, post_id: str | None, asker: Asker) -> dict[str, int]:
+        """Return what is to be stopped, and in which partition each is: where its post was published, whatever partitioner did it; the record does not say."""
         found = await self._cluster.find([variant_id], asker.authorization)
         if variant_id in found.answered:
-            return [view.post_id for view in found.sessions[variant_id] if view.is_active and post_id in (None, view.post_id)]
+            return {view.post_id: view.partition for view in found.sessions[variant_id] if view.is_active and post_id in (None, view.post_id)}
         records = await self._lookups.recorded(SessionFilter(variant_id=variant_id, outcome="active"), _MOST_POSTINGS, None)
-        active = [record.post_id for record in records if post_id in (None, record.post_id)]
+        partition = self._cluster.partition_of(variant_id)
+        active = {record.post_id: partition for record in records if post_id in (None, record.post_id)}
         if not active and await self._lookups.record(variant_id, post_id) is None:
             raise unavailable("The worker that would know this variant cannot be reached; repeat the request.")
         return active

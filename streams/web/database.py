@@ -53,9 +53,9 @@ class Database:
         """Return if the database answers."""
         await self._ping()
 
-    async def revive(self, variant_id: str, *, actor: str, request_id: str) -> Mapping[str, Any]:
+    async def revive(self, variant_id: str, *, actor: str, request_id: str, is_key: bool = False) -> Mapping[str, Any]:
         """Undo a kill and return what was restored; errors as ``StorePort``."""
-        revived = await self._revive(variant_id, actor=actor, request_id=UUID(request_id), now_us=self._now_us())
+        revived = await self._revive(variant_id, actor=actor, request_id=UUID(request_id), is_key=is_key, now_us=self._now_us())
         return {
             "kill_id": None if revived.kill_id is None else str(revived.kill_id),
             "in_pool": revived.is_in_pool,

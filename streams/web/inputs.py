@@ -57,6 +57,11 @@ def optional_id(request: web.Request, field: str) -> str | None:
     return None if text is None else check_id(text, field)
 
 
+def has_key(request: web.Request) -> bool:
+    """Say whether the caller may repeat this request, and then wants the first answer again."""
+    return "Idempotency-Key" in request.headers
+
+
 def limit_in(request: web.Request) -> int:
     """Return ``?limit=``, 1 to 500, by default 100."""
     text = request.query.get("limit")

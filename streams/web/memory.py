@@ -154,7 +154,7 @@ class MemoryStore:
         """Return unless it is away."""
         self._ask()
 
-    async def revive(self, variant_id: str, *, actor: str, request_id: str) -> Mapping[str, Any]:
+    async def revive(self, variant_id: str, *, actor: str, request_id: str, is_key: bool = False) -> Mapping[str, Any]:  # noqa: ARG002 - keys are for a database to remember
         """Undo a kill of ``killed``."""
         self._ask()
         if variant_id not in self.killed:

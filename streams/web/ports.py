@@ -55,8 +55,8 @@ class StorePort(Protocol):
     async def ping(self) -> None:
         """Return if the database answers."""
 
-    async def revive(self, variant_id: str, *, actor: str, request_id: str) -> Mapping[str, Any]:
-        """Undo a kill and return what was restored.
+    async def revive(self, variant_id: str, *, actor: str, request_id: str, is_key: bool = False) -> Mapping[str, Any]:
+        """Undo a kill and return what was restored; asked again under an id that is a key, return the same again.
 
         Raises:
             LookupError: There is no such variant.

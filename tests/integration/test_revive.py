@@ -34,7 +34,7 @@ def undo(engine: AsyncEngine) -> Undo:
     """Revives ``v1``."""
 
     def call(variant_id: str = "v1", **changes: object) -> Any:
-        return revive(engine, variant_id, **{"actor": "ada", "request_id": uuid.uuid4(), "now_us": NOW_US} | changes)  # type: ignore[arg-type]
+        return revive(engine, variant_id, **{"actor": "ada", "request_id": uuid.uuid4(), "is_key": True, "now_us": NOW_US} | changes)  # type: ignore[arg-type]
 
     return call
 
@@ -130,6 +130,17 @@ async def test_of_many_revivals_at_once_one_happens(engine: AsyncEngine, sql: Sq
     outcomes = await asyncio.gather(*(undo() for _ in range(5)), return_exceptions=True)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NotKilled"] * 4 + ["Revived"]
     assert sql("SELECT count(*) FROM monitoring_audit WHERE action = 'variant_revived'") == [(1,)]
+
+
+async def test_an_id_that_is_no_key_is_only_written_down(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
+    """As one that a proxy gives to each request it passes on, and to its repetition as well."""
+    fill(sql)
+    await persist(engine, [record("killed")])
+    request = uuid.uuid4()
+    await undo(request_id=request, is_key=False)
+    with pytest.raises(NotKilled):
+        await undo(request_id=request, is_key=False)
+    assert sql("SELECT request_id FROM monitoring_audit WHERE action = 'variant_revived'") == [(request,)]
 
 
 async def test_the_same_request_again_gets_the_same_answer(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -187,8 +188,8 @@ async def test_without_postgresql_every_call_asks_to_be_repeated():
     await engine.dispose()
 
 
-@pytest.fixture
-async def api(migrated: Settings, engine: AsyncEngine):
+@asynccontextmanager
+async def serving(migrated: Settings, engine: AsyncEngine) -> AsyncIterator[Api]:
     """The API on the real database; its live sessions are in memory."""
     settings = migrated.model_copy(update={"web_port": free_port()})
     live, app = MemoryLive(), web.Application(**application_options())
@@ -202,8 +203,15 @@ async def api(migrated: Settings, engine: AsyncEngine):
     await runner.cleanup()
 
 
+@pytest.fixture
+async def api(migrated: Settings, engine: AsyncEngine) -> AsyncIterator[Api]:
+    """One of them."""
+    async with serving(migrated, engine) as api:
+        yield api
+
+
 async def test_the_api_reads_records_and_revives(api: Api, engine: AsyncEngine, record: Callable[..., MonitoringRecord], sql: Callable[..., list[tuple[Any, ...]]]):
-    """Status and sessions from the record with its final numbers; a revival restores the post; the same request twice is one."""
+    """Status and sessions from the record with its final numbers; a revival restores the post."""
     http, live = api
     sql("INSERT INTO variant_pool (variant_id, persona_id, status) VALUES ('v1', 'ada', 'active')")
     sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', now() + interval '1 day', 'scheduled')")
@@ -225,14 +233,28 @@ async def test_the_api_reads_records_and_revives(api: Api, engine: AsyncEngine, 
         page = await response.json()
         assert [(item["variant_id"], item["live"], item["view_count"]) for item in page["items"]] == [("v2", True, 7)]
         assert page["next_cursor"] is None
-    headers = {"X-Request-Id": str(uuid.uuid4())}
-    for _ in range(2):
-        async with http.post("/performance-monitor/revive/v1", headers=headers) as response:
-            body = await response.json()
-            assert (response.status, body["in_pool"], len(body["posts_restored"]), body["kill_id"]) == (200, True, 1, str(ids.kill_id(ids.session_id("v1", "p1"))))
     async with http.post("/performance-monitor/revive/v1") as response:
-        assert response.status == 409
+        body = await response.json()
+        assert (response.status, body["in_pool"], len(body["posts_restored"]), body["kill_id"]) == (200, True, 1, str(ids.kill_id(ids.session_id("v1", "p1"))))
     assert sql("SELECT status FROM variant_pool") == [("active",)]
+
+
+@pytest.mark.parametrize(("header", "again"), [("Idempotency-Key", 200), ("X-Request-Id", 409)])
+async def test_a_revival_repeated_at_another_worker_is_done_once_if_it_has_a_key(
+    migrated: Settings, engine: AsyncEngine, record: Callable[..., MonitoringRecord], sql: Callable[..., list[tuple[Any, ...]]], header: str, again: int
+):
+    """It gets the first answer; an id for the logs is no key."""
+    sql("INSERT INTO variant_pool (variant_id, persona_id, status) VALUES ('v1', 'ada', 'active')")
+    await persist(engine, [record("killed")])
+    headers = {header: str(uuid.uuid4())}
+    async with serving(migrated, engine) as (one, _), serving(migrated, engine) as (other, _):
+        async with one.post("/performance-monitor/revive/v1", headers=headers) as response:
+            first = await response.read()
+            assert response.status == 200
+        async with other.post("/performance-monitor/revive/v1", headers=headers) as response:
+            assert response.status == again
+            assert (await response.read() == first) is (again == 200)
+    assert sql("SELECT request_id::text FROM monitoring_audit WHERE action = 'variant_revived'") == [(headers[header],)]
 
 
 @pytest.mark.parametrize("hostile", ["'; DROP TABLE variant_monitoring; --", "\u202e\u0645", "%", "_", "\\", "x" * 200, "\U0001f600" * 200])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -515,6 +516,15 @@ async def test_stop_without_post_id_stops_every_posting_with_it_only_that_one(wo
     assert sorted(stop["post_id"] for stop in world.publish.stops) == ["a", "b", "c"]
     assert (await ask("POST", f"{P}/stop/v1?post_id=b"))[0] == 404
     assert (await ask("POST", f"{P}/stop/nobody"))[0] == 404
+
+
+async def test_a_stop_goes_where_its_session_is(world: World, ask: Client):
+    """Also where another partitioner than the usual one put its post."""
+    made = world.put("v1")
+    elsewhere = (made.partition + 1) % 4
+    world.workers[0].live.put(replace(made, partition=elsewhere))
+    assert (await ask("POST", f"{P}/stop/v1"))[0] == 200
+    assert [stop["partition"] for stop in world.publish.stops] == [elsewhere]
 
 
 async def test_a_hundred_stops_at_once_are_one(world: World, ask: Client):
