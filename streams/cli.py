@@ -17,7 +17,6 @@ OK, FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 app = typer.Typer(
     name="early-kill",
     help="Watches how people react to a post, and takes down the variants that fall below the line while they run.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -38,7 +37,7 @@ def _run() -> int:
         sys.stdout.flush()
         code = result if isinstance(result, int) else OK
     except typer.TyperException as error:
-        code = _say(f"{_usage_of(error)}{error.format_message()}", USAGE)
+        code = _say(_wrong_usage(error), USAGE)
     except Reject as error:
         code = _say(f"early-kill: {error}", USAGE)
     except EarlyKillError as error:
@@ -57,9 +56,11 @@ def _run() -> int:
     return code
 
 
-def _usage_of(error: typer.TyperException) -> str:
+def _wrong_usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
-    return f"{context.command_path}: " if context is not None else "early-kill: "
+    path = "early-kill" if context is None else context.command_path
+    hint = f" `{path} --help` lists them." if hasattr(getattr(context, "command", None), "commands") else ""
+    return f"{path}: {error.format_message()}{hint}"
 
 
 def _say(line: str, code: int) -> int:

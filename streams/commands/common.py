@@ -37,7 +37,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         raise Stop(_wrong_settings(error)) from None
     except SettingsError as error:
-        raise Stop(str(error).replace("\n", " ")) from None
+        raise Stop(_unread_setting(error)) from None
     except (UnicodeDecodeError, OSError) as error:
         raise Stop(f".env cannot be read: {error}") from None
 
@@ -52,6 +52,14 @@ def _wrong_settings(error: ValidationError) -> str:
         variable = name.upper() if field is None or field.validation_alias is not None else f"EARLY_KILL_{name.upper()}"
         problems.append(f"{variable}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(problems)
+
+
+def _unread_setting(error: SettingsError) -> str:
+    """Say which list is no JSON: pydantic's text names the field only, and in quotes."""
+    from streams.settings import Settings
+
+    field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), None)
+    return str(error).replace("\n", " ") if field is None else f"EARLY_KILL_{field.upper()}: must be a JSON list"
 
 
 def quiet_libraries() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from models.errors import Retry
 from streams.commands.common import load_settings, put, quiet_libraries, tell
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ def kills(
 async def _follow(*, from_beginning: bool, count: int | None, timeout: float | None, group: str | None, human: bool) -> int:  # noqa: ASYNC109 - the option
     from streams.integration import KillSubscriber
 
-    seen = 0
+    settings, seen, has_begun = load_settings(), 0, False
     try:
-        async with asyncio.timeout(timeout), KillSubscriber(load_settings(), group_id=group, from_beginning=from_beginning) as subscriber:
+        async with asyncio.timeout(timeout), KillSubscriber(settings, group_id=group, from_beginning=from_beginning) as subscriber:
+            has_begun = True
             async for kill in subscriber:
                 put(kill_line(kill) if human else kill.as_json().decode())
                 seen += 1
@@ -45,6 +47,8 @@ async def _follow(*, from_beginning: bool, count: int | None, timeout: float | N
                         await subscriber.done()
                     break
     except TimeoutError:
+        if not has_begun:
+            raise Retry(f"Kafka at {settings.kafka_bootstrap_servers} does not answer within {timeout:g} s") from None
         if count is not None:
             tell(f"{seen} of {count} kills came within {timeout:g} s")
             return 1

@@ -11,7 +11,7 @@ import typer
 from streams.commands.common import put_json, quiet_libraries, tell
 from streams.commands.schema import user, with_engine
 
-outbound = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at the calls to other systems, and try them again.")
+outbound = typer.Typer(rich_markup_mode=None, help="Look at the calls to other systems, and try them again.")
 
 
 class Shown(StrEnum):

@@ -20,7 +20,7 @@ from streams.topics import ensure_topics
 START_SECONDS = 120.0
 NOTICE_SECONDS = 0.2
 STEADY_SECONDS = 5.0
-AGAIN_SECONDS = 1.5  # pause before a part that did not live for STEADY_SECONDS is started again
+AGAIN_SECONDS = 1.0  # pause before a part that did not live for STEADY_SECONDS is started again
 LOG_CHECK_SECONDS = 5.0
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,9 @@ def test_help_is_quick() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("nonsense", "early-kill: No such command 'nonsense'."),
+        ("", "early-kill: Missing command. `early-kill --help` lists them."),
+        ("outbound", "early-kill outbound: Missing command. `early-kill outbound --help` lists them."),
+        ("nonsense", "early-kill: No such command 'nonsense'. `early-kill --help` lists them."),
         ("backtest", "early-kill backtest: Missing argument"),
         (f"backtest {EXAMPLE} --policy best", "'best' is not one of ratio"),
         (f"replay {EXAMPLE} --speed fast", "'fast' is not a number"),
@@ -127,6 +130,14 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_1(arguments: str, said: s
     assert "Traceback" not in run.stderr
 
 
+def test_following_kills_of_a_kafka_that_says_nothing_is_an_error() -> None:
+    """Not the same as that there were none."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        run = early_kill("kills", "--timeout", "1", KAFKA_BOOTSTRAP_SERVERS=server)
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"early-kill: Kafka at {server} does not answer within 1 s\n")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
@@ -134,7 +145,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_1(arguments: str, said: s
         ("EARLY_KILL_TIMEOUT_MINUTES", "soon", "EARLY_KILL_TIMEOUT_MINUTES: "),
         ("KAFKA_SECURITY_PROTOCOL", "hidden-word", "KAFKA_SECURITY_PROTOCOL: "),
         ("DATABASE_URL", "mysql://x:hidden-word@host/db", "DATABASE_URL: must start with postgresql://"),
-        ("EARLY_KILL_READ_TOKENS", "hidden-word", "read_tokens"),
+        ("EARLY_KILL_READ_TOKENS", "hidden-word", "EARLY_KILL_READ_TOKENS: must be a JSON list"),
     ],
 )
 def test_a_wrong_setting_is_named_and_its_value_is_not_shown(variable: str, value: str, said: str) -> None:
