@@ -5,7 +5,7 @@ know. So each owner has a *generation*, in a header of each of its records, tomb
 found there. It begins with a *claim*, and that has to be the next record after the last one it has read; if not, it reads
 what is in between, and claims again. Every record that follows has to be the next after its last. If one is not, another has written: this worker has been overtaken, and must not
 believe that what it wrote is durable. It starts anew. Whoever reads the changelog ignores records of a generation earlier
-than one before them (``RecoveredPartition``), and the next owner writes again what they stand in front of.
+than one before them (``Recovered``), and the next owner writes again what they stand in front of.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Changelog:
         self._generation = self._recovered.furthest + 1
         self._course: _Course | None = None
         self._seen = self._recovered.end
-        self._picking_up = asyncio.Lock()
+        self._sending, self._picking_up = asyncio.Lock(), asyncio.Lock()
         self.is_let_go = False
 
     @property
@@ -111,12 +111,13 @@ class Changelog:
     async def send(self, records: Iterable[tuple[bytes, bytes | None]]) -> _Ticket:
         """Append records (key, value), behind those sent before; ask ``delivered`` whether they have arrived."""
         records = list(records)
-        sent = await self._log.send_all(self._topic, self._partition, records, self._headers)
-        name = self._log.course(sent)
-        if self._course is None or self._course.name is not name:
-            self._course = _Course(name)
-        course, position = self._course, self._course.count
-        course.count += len(records)
+        async with self._sending:  # several batches, with a pause between two: what came in between would look like another worker's
+            sent = await self._log.send_all(self._topic, self._partition, records, self._headers)
+            name = self._log.course(sent)
+            if self._course is None or self._course.name is not name:
+                self._course = _Course(name)
+            course, position = self._course, self._course.count
+            course.count += len(records)
         return _Ticket(sent, course, position, len(records))
 
     async def delivered(self, ticket: _Ticket) -> bool:

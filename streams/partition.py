@@ -250,7 +250,7 @@ class PartitionWorker:
             await self._write_sessions(sessions)
             if sessions:
                 crash_point("after_state_write")
-            await self._write(self._changelogs.engagement, [(self._session_key(session), None) for session in deleted])
+            await self._delete_states(deleted)
             for part in _slices(segments):
                 await self._write_slice(self._changelogs.waiting, [self._waiting_segment(*segment) for segment in part])
             if self.is_closed:
@@ -307,6 +307,20 @@ class PartitionWorker:
                     ticket = await self._changelogs.engagement.send([(self._session_key(session), encode_session(session)) for session in part])
                 if await self._changelogs.engagement.delivered(ticket):
                     break
+
+    async def _delete_states(self, sessions: list[Session]) -> None:
+        """Delete what is forgotten; but not the state of a session that has the same key, for the same post came again meanwhile."""
+        for part in _slices(sessions):
+            while not self.is_closed:
+                async with self._ordering:
+                    keys = [key for session in part if (key := self._session_key(session)) != self._key_in_use(session)]
+                    ticket = await self._changelogs.engagement.send([(key, None) for key in keys]) if keys else None
+                if ticket is None or await self._changelogs.engagement.delivered(ticket):
+                    break
+
+    def _key_in_use(self, session: Session) -> bytes | None:
+        found = self.monitor.sessions.find(session.variant_id, session.post_id)
+        return None if found is None else self._session_key(found)
 
     async def _write(self, changelog: Changelog, items: list[tuple[bytes, bytes | None]]) -> None:
         for part in _slices(items):

@@ -83,6 +83,27 @@ async def test_an_owner_begins_with_a_claim_one_generation_further() -> None:
     assert log.rows[1:] == [(CLAIM, None, 7), (b"a", b"2", 7), (b"b", None, 7)]
 
 
+class BatchedLog(PartitionLog):
+    """One that lets others have their turn between two batches, here of one record each."""
+
+    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> Sent:
+        places = []
+        for one in records:
+            places.append((await super().send_all(topic, partition, [one], headers)).place)
+            await asyncio.sleep(0)
+        return Sent(Place(places[0].first, places[-1].end), self.course_now)
+
+
+async def test_an_owner_that_sends_twice_at_once_does_not_take_itself_for_another() -> None:
+    """As when a flush deletes what is forgotten, in one batch, while ends of sessions are written, in several."""
+    log = BatchedLog()
+    owned = changelog(log)
+    await owned.claim()
+    states: list[tuple[bytes, bytes | None]] = [(b"%d" % number, b"state") for number in range(5)]
+    assert await asyncio.gather(write(owned, *states), write(owned, (b"old", None)), write(owned, *states)) == [True] * 3
+    assert [key for key, _, _ in log.rows[1:]] == [key for key, _ in [*states, (b"old", None), *states]]
+
+
 async def test_the_first_owner_of_all_claims_the_first_generation() -> None:
     """An empty changelog ends at 0."""
     log = PartitionLog()

@@ -453,3 +453,17 @@ async def test_a_day_later_the_state_is_deleted() -> None:
     await world.worker.flush()
     assert world.log.sent[-1][0] == "engagement"
     assert world.log.sent[-1][2] is None
+
+
+async def test_a_post_that_comes_again_as_its_session_is_forgotten_keeps_its_new_state() -> None:
+    """Both have the same key: what the old one leaves must not be deleted behind what the new one is."""
+    world = World()
+    await world.fold("variant_posted", post())
+    after = T_MS * 1_000 + 600_000_000 + 86_400_000_000 + 1
+    await world.worker.tick(after, 0)
+    await world.worker.drain()
+    await world.worker.tick(after, after)
+    await world.fold("variant_posted", post(), first=1)
+    sent = len(world.log.sent)
+    await world.worker.drain()
+    assert [value is None for topic, _, value in world.log.sent[sent:] if topic == "engagement"] == [False]
