@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLarg
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from models.errors import Stop
+from streams.disarming import close_disarmed, disarm
 from streams.ports import Place
 from streams.topics import MAX_MESSAGE_BYTES
 
@@ -51,6 +52,7 @@ class KafkaLog:
         self._options = {**options, "client_id": client_id, "acks": "all", "enable_idempotence": True, "max_batch_size": BATCH_BYTES, "request_timeout_ms": 30_000}
         self._producer: AIOKafkaProducer | None = None
         self._changing = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
         self._is_stopped = False
         self.away_since: float | None = None
 
@@ -215,11 +217,10 @@ class KafkaLog:
                 return
             self._producer = None
             if failed is not None:
-                try:
-                    async with asyncio.timeout(1):
-                        await failed.stop()
-                except (KafkaError, OSError, TimeoutError):
-                    pass
+                disarm(failed)
+                closing = asyncio.get_running_loop().create_task(close_disarmed(failed))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
             await self._connect()
 
 

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, UnknownTopicOrPartitionError
 
 from models.errors import Reject, Stop
+from streams.disarming import close_disarmed, disarm
 from streams.event_log import MOMENT_FIELD, TOPICS
 from streams.integration.checking import checked, without_datetimes
 from streams.integration.client import Client
@@ -84,8 +85,8 @@ class EventPublisher(Client):
         try:
             await asyncio.wait_for(producer.stop(), STOP_SECONDS)
         except TimeoutError:  # Kafka is away: an idempotent producer would go on trying for ever
-            await producer._sender.close()  # noqa: SLF001 - there is no public way to leave without flushing
-            await producer.client.close()
+            disarm(producer)
+            await close_disarmed(producer)
 
     async def publish_variant_posted(self, message: Mapping[str, Any] | None = None, /, **fields: Any) -> Landed:
         """Publish that a variant went live: a ``variant_posted`` as a mapping, as keywords, or both (keywords win).

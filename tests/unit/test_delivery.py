@@ -41,7 +41,7 @@ class Producer:
     batches: ClassVar[list[tuple[str, int, list[bytes]]]] = []
 
     def __init__(self, **_: Any) -> None:
-        self.is_stopped = False
+        self.is_stopped = self.is_disarmed = False
         Producer.made.append(self)
 
     async def start(self) -> None:
@@ -51,6 +51,9 @@ class Producer:
 
     async def stop(self) -> None:
         self.is_stopped = True
+
+    def disarm(self) -> None:
+        self.is_disarmed = True
 
     async def send(self, _topic: str, value: bytes, **_: Any) -> asyncio.Future[None]:
         if self._fails("send"):
@@ -85,6 +88,8 @@ class Producer:
 @pytest.fixture
 def kafka_log(monkeypatch: pytest.MonkeyPatch) -> KafkaLog:
     monkeypatch.setattr(delivery, "AIOKafkaProducer", Producer)
+    monkeypatch.setattr(delivery, "disarm", Producer.disarm)
+    monkeypatch.setattr(delivery, "close_disarmed", Producer.stop)
     Producer.made, Producer.failures, Producer.arrived, Producer.batches, Producer.offsets = [], [], [], [], []
     return KafkaLog({}, client_id="test")
 
@@ -111,7 +116,7 @@ async def test_failed_records_of_one_producer_replace_it_once(kafka_log: KafkaLo
     Producer.failures = ["acknowledge"] * 3
     sent = [await kafka_log.send("topic", None, b"value") for _ in range(3)]
     assert [await kafka_log.delivered(ticket) for ticket in sent] == [False] * 3
-    assert len(Producer.made) == 2
+    assert [(producer.is_disarmed, producer.is_stopped) for producer in Producer.made] == [(True, True), (False, False)]
 
 
 async def test_records_of_a_partition_are_packed_into_batches_in_order(kafka_log: KafkaLog):
