@@ -136,7 +136,7 @@ class InlineConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def ask_for_missing_topics(self) -> None:
         """Have Kafka asked again for topics of which this group's leader knew no partitions when it shared them out; the answer brings a new rebalance."""
-        coordinator = None if self._consumer is None else self._consumer._coordinator  # noqa: SLF001 - aiokafka looks by itself after five minutes; likewise below
+        coordinator: Any = None if self._consumer is None else self._consumer._coordinator  # noqa: SLF001 - aiokafka looks by itself after five minutes; likewise below
         topics = getattr(coordinator, "_group_subscription", None) or ()  # a leader's only
         if any(not coordinator._cluster.partitions_for_topic(topic) for topic in topics):  # noqa: SLF001
             coordinator._client.force_metadata_update()  # noqa: SLF001

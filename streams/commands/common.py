@@ -14,6 +14,7 @@ from models.errors import Stop
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from streams.settings import Settings
 
