@@ -141,6 +141,7 @@ def _connect(
         monitoring.fetched(chunk)
 
     async def take_over() -> None:
+        rebalances, is_current = app.rebalancing_count, app.tables.recovery.is_current
         try:
             watchdog.start()
             pauses.start()
@@ -148,7 +149,7 @@ def _connect(
             await asyncio.gather(*(log.start() for log in logs))
             if not looking:
                 looking.append(asyncio.create_task(keep_doing("the look at the topics", origins.look, fail)))
-            if not app.tables.recovery.is_current:
+            if not is_current or app.rebalancing_count != rebalances:
                 return
             _read_sources_only(app.consumer, monitoring.may_fetch, fetched)
             if not await origins.check():

@@ -104,15 +104,18 @@ class WaitingRecovery(Recovery):  # type: ignore[misc]
 
     @property
     def is_current(self) -> bool:
-        """Whether no rebalance has begun since this recovery did. After one, another recovery follows, while what waits for the end of this one still runs."""
+        """Whether no rebalance has begun since the assignment that this recovery is for. After one, another follows, while what waits for the end of this one still runs."""
         return bool(self._began_in == self.app.rebalancing_count)
+
+    async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0) -> None:
+        """Begin anew with what is assigned now."""
+        self._began_in = self.app.rebalancing_count
+        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
 
     async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ARG002, ASYNC109 - Faust's signature
         await super()._wait(coro)  # it takes a time-out for the end of the worker, and never recovers again
 
     async def _build_highwaters(self, consumer: ConsumerT, tps: set[TP], destination: Counter[TP], title: str) -> None:
-        if title == "active":  # a recovery begins with these
-            self._began_in = self.app.rebalancing_count
         await until_it_answers(partial(super()._build_highwaters, consumer, tps, destination, title))
 
     async def _build_offsets(self, consumer: ConsumerT, tps: set[TP], destination: Counter[TP], title: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, TopicAuthorizationFailedError
+from faust.tables.recovery import Recovery
 
 from streams import patience
 from streams.app import Worker
@@ -112,24 +112,25 @@ async def test_a_recovery_outlives_a_long_outage():
     assert recovery.active_highwaters == {"tp": 6}
 
 
-async def test_a_recovery_that_a_rebalance_has_overtaken_is_known():
-    """What waits for its end runs on under the next assignment, of which nothing has been read yet; the recovery after it is current again, whatever it does for standbys."""
+async def test_a_recovery_that_a_rebalance_has_overtaken_is_known(monkeypatch: pytest.MonkeyPatch):
+    """What waits for its end runs on under the next assignment, of which nothing has been read yet. Also where it begins before Kafka was asked anything."""
     app = SimpleNamespace(rebalancing_count=1)
     recovery = WaitingRecovery.__new__(WaitingRecovery)
     recovery.app = app
+    begun = []
 
-    async def highwaters(*_tps: str) -> dict[str, int]:
-        return {}
+    async def begin(_recovery: Recovery, *assignment: object) -> None:
+        begun.append(assignment)
 
-    recovery._highwater_logtable = lambda *_, **__: ""
-    recovery.log = logging.getLogger("recovery")
+    monkeypatch.setattr(Recovery, "on_rebalance", begin)
     said = []
-    for title in ("active", "standby", "active"):
-        await recovery._build_highwaters(SimpleNamespace(highwaters=highwaters), set(), Counter(), title)
+    for _ in range(2):
+        await recovery.on_rebalance({"tp"}, set(), {"tp"}, 7)
         said.append(recovery.is_current)
         app.rebalancing_count += 1
         said.append(recovery.is_current)
-    assert said == [True, False, False, False, True, False]
+    assert said == [True, False, True, False]
+    assert begun == [({"tp"}, set(), {"tp"}, 7)] * 2
 
 
 async def test_what_makes_faust_crash_ends_the_worker():
