@@ -97,7 +97,7 @@ class Origins:
             False if the assignment has changed meanwhile: what recovery had read is gone, and nothing may be taken over with what is left.
 
         Raises:
-            Stop: A topic was deleted and made anew, partitions were added, or the state is gone.
+            Stop: A topic was deleted and made anew, or cut short, partitions were added, or the state is gone.
         """
         generation = self._generation
         partitions = sorted({tp.partition for tp in self._consumer.assignment() if tp.topic == self._sources[0]})
@@ -107,12 +107,17 @@ class Origins:
             return True
         ids = self._ids(await self._told())
         committed = {TP(tp.topic, tp.partition): offset or 0 for tp, offset in (await self._consumer.seek_to_committed()).items()}
-        starts = await self._consumer.earliest_offsets(*tps)
+        starts, ends = await self._consumer.earliest_offsets(*tps), await self._consumer.highwaters(*tps)
         written, is_noted = await self._written(partitions, self._tables), await self._written(partitions, [self._table])
         if generation != self._generation:
             return False
         self._known = ids
         self._judge(noted, ids, written, is_noted, committed)
+        for tp in tps:
+            if ends[tp] < committed.get(tp, 0):
+                raise Stop(
+                    f"{tp.topic}[{tp.partition}] ends at {ends[tp]}, and was read up to {committed[tp]}: Kafka has lost records, and counts may be of such as are gone. {ANEW}"
+                )
         for tp in tps:
             done = committed.get(tp, 0)
             self._next[tp] = max(done, starts[tp])

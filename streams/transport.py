@@ -19,6 +19,7 @@ change against the stock consumer:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ from streams.ledger import Ledger, Span
 from streams.pace import Pace
 from streams.pieces import Piece, Reach
 from streams.ports import Incoming
+
+log = logging.getLogger(__name__)
 
 CHUNK = 2_000
 """Most records in one chunk."""
@@ -322,6 +325,17 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
         Faust would have each fetch ask for them all, and read back what their owner itself has just written.
         """
         self._thread.fetch_no_more([tp for tp in self.assignment() if self._is_changelog_tp(tp)])
+
+    async def perform_seek(self) -> None:
+        """Go to where each source partition was committed; to its beginning, if it ends before that: what is there now has not been read."""
+        await super().perform_seek()
+        committed = {tp: offset for tp, offset in self._committed_offset.items() if offset and not self._is_changelog_tp(tp) and tp in self.assignment()}
+        ends = await self.highwaters(*committed) if committed else {}
+        cut = [tp for tp, offset in committed.items() if ends[tp] < offset]
+        for tp, start in (await self.earliest_offsets(*cut) if cut else {}).items():
+            log.error("%s[%d] ends at %d, and was read up to %d: Kafka has lost records. It is read from its beginning", tp.topic, tp.partition, ends[tp], committed[tp])
+            await self.seek(tp, start)
+            self._committed_offset[TP(tp.topic, tp.partition)] = None
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was handed out: chunks of an earlier assignment no longer count."""
