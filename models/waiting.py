@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from models.events import Interaction
 
 FOREVER = 2**63
+SWEPT_AT_ONCE = 4
+"""Entries that are looked at for each waiter that goes, while most have gone: so at most four times as many are held as wait."""
 SEGMENT_BYTES = 256 * 1024
 """Most bytes of keys and values in one segment, the first of which may be larger: Kafka takes records of up to 1 MiB."""
 
@@ -35,6 +36,9 @@ class Waiter:
     gone: bool = False
 
 
+Due = tuple[int, int, Waiter]
+
+
 def _arrival(waiter: Waiter) -> int:
     return waiter.offset
 
@@ -47,8 +51,9 @@ class Waiting:
         count: How many wait now.
     """
 
-    _by_variant: dict[str, deque[Waiter]] = field(default_factory=dict)
-    _due: list[tuple[int, int, Waiter]] = field(default_factory=list)
+    _by_variant: dict[str, dict[Waiter, None]] = field(default_factory=dict)  # each in order of arrival
+    _due: list[Due] = field(default_factory=list)  # a heap, as is the next: each waiter is in one of them
+    _unswept: list[Due] = field(default_factory=list)
     _fresh: dict[str, list[Waiter]] = field(default_factory=dict)
     _segments: dict[tuple[str, int], list[Waiter]] = field(default_factory=dict)
     _changed: dict[tuple[str, int], None] = field(default_factory=dict)  # in order: a set of strings has another one in each process
@@ -58,7 +63,7 @@ class Waiting:
     def add(self, waiter: Waiter) -> None:
         """Let ``waiter`` wait, behind those already there."""
         variant_id = waiter.event.variant_id
-        self._by_variant.setdefault(variant_id, deque()).append(waiter)
+        self._by_variant.setdefault(variant_id, {})[waiter] = None
         heapq.heappush(self._due, (waiter.until, waiter.offset, waiter))
         self.count += 1
         if waiter.segment is None:
@@ -81,7 +86,7 @@ class Waiting:
 
     def of(self, variant_id: str) -> Iterator[Waiter]:
         """Yield the variant's waiters in order of arrival."""
-        return (waiter for waiter in self._by_variant.get(variant_id, ()) if not waiter.gone)
+        return iter(self._by_variant.get(variant_id, ()))
 
     def take(self, variant_id: str, wanted: Callable[[Waiter], bool]) -> list[Waiter]:
         """Remove and return the variant's waiters that are ``wanted``, in order of arrival."""
@@ -92,8 +97,8 @@ class Waiting:
 
     def expired(self, read_through: int) -> Iterator[Waiter]:
         """Remove and yield those whose wait is over once all appended before ``read_through`` has been read, oldest first."""
-        while self._due and (self._due[0][2].gone or self._due[0][0] <= read_through):
-            waiter = heapq.heappop(self._due)[2]
+        while (due := self._first()) and (due[0][2].gone or due[0][0] <= read_through):
+            waiter = heapq.heappop(due)[2]
             if not waiter.gone:
                 self._remove(waiter)
                 yield waiter
@@ -102,6 +107,12 @@ class Waiting:
         """Remove and return the one whose wait would end first, to make room; None if none waits."""
         return next(self.expired(FOREVER), None)
 
+    def _first(self) -> list[Due]:
+        """Return the heap that begins with the wait that ends first; an empty one if nobody waits."""
+        if self._due and self._unswept:
+            return self._due if self._due[0][:2] <= self._unswept[0][:2] else self._unswept
+        return self._due or self._unswept
+
     def _remove(self, waiter: Waiter) -> None:
         waiter.gone = True
         self.count -= 1
@@ -109,10 +120,21 @@ class Waiting:
         if waiter.segment is not None:
             self._changed[variant_id, waiter.segment] = None
         waiters = self._by_variant[variant_id]
-        while waiters and waiters[0].gone:
-            waiters.popleft()
+        del waiters[waiter]
         if not waiters:
             del self._by_variant[variant_id]
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """While most have gone, free some: a few at a time, for there may be a million. A heap that has lost its last entry is a heap still."""
+        for _ in range(SWEPT_AT_ONCE):
+            if len(self._due) + len(self._unswept) <= 2 * self.count:
+                return
+            if not self._unswept:
+                self._due, self._unswept = self._unswept, self._due
+            entry = self._unswept.pop()
+            if not entry[2].gone:
+                heapq.heappush(self._due, entry)
 
     def changed_segments(self) -> list[tuple[str, int, list[Waiter]]]:
         """Gather new waiters into segments; return (variant, segment, its waiters now) of each to write, or to delete if it is empty."""

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import weakref
+from random import Random
+
+import pytest
+
 from models.events import Interaction
 from models.waiting import SEGMENT_BYTES, Waiter, Waiting
 
 
 def waiter(offset: int, variant: str = "v", until: int = 100, size: int = 10, *, segment: int | None = None) -> Waiter:
     return Waiter(Interaction(variant, "view", 1), offset, 1, variant.encode(), b"x" * size, until, segment, restored=segment is not None)
+
+
+class Watched(Waiter):
+    """Tells by a weak reference whether it is still held."""
+
+    __slots__ = ("__weakref__",)
 
 
 def everyone(_waiter: Waiter) -> bool:
@@ -57,6 +68,43 @@ def test_whose_wait_would_end_first_makes_room_first() -> None:
     waiting.add(waiter(3, "w", until=60))
     waiting.take("w", everyone)
     assert [one.offset if one else None for one in (waiting.pushed_out(), waiting.pushed_out(), waiting.pushed_out())] == [2, 1, None]
+
+
+@pytest.mark.parametrize("variant", ["w", "v"])
+def test_who_has_gone_is_not_held_behind_one_that_waits(variant: str) -> None:
+    """Neither by the order in which waits end, nor by the variant; and those that stay still leave in that order."""
+    waiting, taken = Waiting(), []
+    waiting.add(waiter(0))
+    for offset in range(1, 101):
+        waiting.add(Watched(Interaction(variant, "view", 1), offset, 1, b"", b"", 200))
+        taken += [weakref.ref(one) for one in waiting.take(variant, lambda one: one.offset > 2)]
+    waiting.changed_segments()
+    assert len(taken) == 98
+    assert sum(ref() is not None for ref in taken) <= 2 * waiting.count == 6
+    waiting.add(waiter(101, until=150))
+    assert offsets(list(waiting.expired(200))) == [0, 101, 1, 2]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_stays_leaves_in_order_whoever_has_gone(seed: int) -> None:
+    """However many have gone meanwhile, and at most some four times as many are held as wait."""
+    dice, waiting, there, most = Random(seed), Waiting(), dict[int, int](), 0
+    for offset in range(2_000):
+        there[offset] = dice.randrange(offset, offset + dice.choice((10, 1_000)))
+        waiting.add(waiter(offset, str(offset), until=there[offset]))
+        most = max(most, waiting.count)
+        while there and dice.random() < 0.55:
+            gone = dice.choice(list(there)[dice.choice((0, -5)) :])
+            del there[gone]
+            assert offsets(waiting.take(str(gone), everyone)) == [gone]
+            assert len(waiting._due) + len(waiting._unswept) <= 4 * waiting.count + 10
+        if dice.random() < 0.05:
+            over = sorted((until, one) for one, until in there.items() if until <= offset)
+            assert offsets(list(waiting.expired(offset))) == [one for _, one in over]
+            for _, one in over:
+                del there[one]
+    assert waiting.count == len(there) < most
+    assert offsets(list(waiting.expired(4_000))) == [one for _, one in sorted((until, one) for one, until in there.items())]
 
 
 def test_a_flush_writes_each_variants_new_ones_once() -> None:
