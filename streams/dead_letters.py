@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -154,13 +155,10 @@ class DeadLetters:
                 await self._go_to(place, first[place])
                 position = first[place]
                 while position < end[place]:
-                    batch = await self._fetch(place)
-                    if not batch:
-                        return
+                    batch, position = await self._fetch(place, position)
                     for record in batch:
                         if record.offset < end[place]:
                             yield record
-                    position = batch[-1].offset + 1
 
     async def resend(self, letter: DeadLetter, now_us: int) -> Resent:
         """Read a letter's original record and put it onto its topic again, with its original moment.
@@ -194,7 +192,7 @@ class DeadLetters:
         if not first <= letter.offset < end:
             return None
         await self._go_to(place, letter.offset)
-        batch = await self._fetch(place, 1)
+        batch, _ = await self._fetch(place, letter.offset, 1)
         return batch[0] if batch and batch[0].offset == letter.offset else None
 
     async def _places(self, topic: str) -> list[TopicPartition]:
@@ -206,9 +204,13 @@ class DeadLetters:
             self._consumer.assign([place])
         self._consumer.seek(place, offset)
 
-    async def _fetch(self, place: TopicPartition, limit: int = 500) -> list[ConsumerRecord]:
+    async def _fetch(self, place: TopicPartition, position: int, limit: int = 500) -> tuple[list[ConsumerRecord], int]:
+        """Return the records from ``position`` on, and the position after them. There may be none: retention removed them, or they are marks of transactions."""
         batches: dict[TopicPartition, list[ConsumerRecord]] = await self._consumer.getmany(place, timeout_ms=round(READ_SECONDS * 1000), max_records=limit)
-        return batches.get(place, [])
+        after: int = await asyncio.wait_for(self._consumer.position(place), READ_SECONDS)
+        if after == position:
+            raise Retry(f"topic {place.topic} does not answer: its partition {place.partition} sent nothing within {READ_SECONDS:g} s")
+        return batches.get(place, []), after
 
 
 def again(topic: str, record: ConsumerRecord, now_us: int, defaults: Defaults) -> bytes | None:
