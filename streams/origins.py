@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ class Origins:
         self._generation += 1
         self._table.forget()
         self._next.clear()
-        self._gaps.clear()
+        self._gaps = []  # another list: a look may be counting the old one
 
     async def check(self) -> bool:
         """Compare what the assigned partitions come from with what there is; to be called once they are recovered, before any record is read.
@@ -162,21 +163,29 @@ class Origins:
 
     async def look(self) -> float:
         """See whether the topics are still the same, and whether records were lost; returns seconds until the next look. Errors as ``check``, and ``Retry``."""
-        while self._gaps:
-            tp, wanted, found = self._gaps[0]
-            try:
-                start = (await self._consumer.earliest_offsets(tp))[tp]
-            except (KafkaError, TimeoutError) as error:
-                raise Retry(f"Kafka did not say where {tp.topic} begins: {error!r}") from None
-            self._gaps = self._gaps[1:]
-            if start > wanted:
-                self._tell(tp, min(start, found) - wanted)
+        if self._gaps:
+            await self._count_lost()
         if self._known:
             now = await self._identities(self._names)
             self._missing = self._missing + 1 if len(now) < len(self._names) else 0
             if self._missing == 0 or self._missing >= MISSING_LOOKS:
                 _compare(self._known, self._ids(now))
         return LOOK_SECONDS
+
+    async def _count_lost(self) -> None:
+        """Ask Kafka once where the partitions with gaps begin, and tell of what each has lost. What is noted meanwhile is for the next look."""
+        noted, gaps = self._gaps, self._gaps.copy()
+        try:
+            starts = await self._consumer.earliest_offsets(*{tp for tp, _, _ in gaps})
+        except (KafkaError, TimeoutError) as error:
+            raise Retry(f"Kafka did not say where the partitions of {', '.join(sorted({tp.topic for tp, _, _ in gaps}))} begin: {error!r}") from None
+        del noted[: len(gaps)]
+        lost: Counter[TP] = Counter()
+        for tp, wanted, found in gaps:
+            lost[tp] += max(0, min(starts[tp], found) - wanted)
+        for tp, records in lost.items():
+            if records:
+                self._tell(tp, records)
 
     def fetched(self, tp: TP, first: int, last: int) -> None:
         """Note that records from offset ``first`` to ``last`` come next. Those passed over are lost, or there are none (compaction, transactions)."""

@@ -1,0 +1,110 @@
+"""Records that are passed over: how many of them retention has removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from faust.types import TP
+
+from models.errors import Retry
+from streams.origins import LOOK_SECONDS, Origins
+
+HERE, THERE = TP("interaction", 0), TP("variant_posted", 1)
+
+
+class Consumer:
+    """Knows where partitions begin, or does not answer; ``meanwhile`` happens as it is asked."""
+
+    def __init__(self, starts: dict[TP, int]) -> None:
+        self.starts, self.answers = starts, True
+        self.asked: list[set[TP]] = []
+        self.meanwhile = lambda: None
+
+    async def earliest_offsets(self, *tps: TP) -> Mapping[TP, int]:
+        self.asked.append(set(tps))
+        self.meanwhile()
+        if not self.answers:
+            raise KafkaConnectionError
+        return {tp: self.starts[tp] for tp in tps}
+
+
+class Run:
+    """A monitor that owns both partitions, and has read both up to offset 100."""
+
+    def __init__(self, **starts: int) -> None:
+        self.consumer = Consumer({HERE: starts.get("here", 0), THERE: starts.get("there", 0)})
+        self.lost: list[tuple[str, int]] = []
+        app: Any = SimpleNamespace(consumer=self.consumer)
+        table: Any = SimpleNamespace(key=lambda _name: b"", forget=lambda: None)
+        self.origins = Origins(app, [HERE.topic, THERE.topic], [], table, None, identities=None, partitions=2, lost=lambda *lost: self.lost.append(lost))  # type: ignore[arg-type]
+        self.own()
+
+    def own(self) -> None:
+        """As after a takeover."""
+        self.origins._next = {HERE: 100, THERE: 100}
+
+    async def look(self) -> list[tuple[str, int]]:
+        """Return what was told of since the last look."""
+        self.lost.clear()
+        assert await self.origins.look() == LOOK_SECONDS
+        return self.lost
+
+
+async def test_many_gaps_are_one_question_to_kafka() -> None:
+    """With a producer of transactions nearly every fetch leaves one."""
+    run = Run()
+    for first in range(101, 301, 2):
+        run.origins.fetched(HERE, first, first)
+        run.origins.fetched(THERE, first, first)
+    assert await run.look() == []
+    assert run.consumer.asked == [{HERE, THERE}]
+    await run.look()
+    assert len(run.consumer.asked) == 1
+
+
+@pytest.mark.parametrize(("start", "lost"), [(100, 0), (101, 1), (110, 10), (115, 10), (120, 10), (121, 11), (500, 15)])
+async def test_what_lies_before_a_partitions_beginning_is_lost(start: int, lost: int) -> None:
+    """Of each gap only as much as was passed over, and of each partition by its own beginning."""
+    run = Run(here=start, there=100)
+    for tp in (HERE, THERE):
+        run.origins.fetched(tp, 110, 119)
+        run.origins.fetched(tp, 125, 130)
+    assert await run.look() == ([(HERE.topic, lost)] if lost else [])
+    assert await run.look() == []
+
+
+async def test_a_gap_waits_for_kafka() -> None:
+    """And one that is noted as Kafka is asked, for the next look: the answer may be older."""
+    run = Run(here=110)
+    run.origins.fetched(HERE, 110, 119)
+    run.consumer.answers = False
+    with pytest.raises(Retry, match="Kafka did not say where the partitions of interaction begin: KafkaConnectionError"):
+        await run.look()
+    run.consumer.answers, run.consumer.meanwhile = True, lambda: run.origins.fetched(THERE, 103, 119)
+    assert await run.look() == [(HERE.topic, 10)]
+    run.consumer.meanwhile, run.consumer.starts[THERE] = lambda: None, 103
+    assert await run.look() == [(THERE.topic, 3)]
+    assert run.consumer.asked == [{HERE}, {HERE}, {THERE}]
+
+
+async def test_a_gap_of_the_next_assignment_is_not_mistaken_for_one_of_the_last() -> None:
+    """Partitions may be taken away as Kafka is asked."""
+    run = Run(here=110)
+    run.origins.fetched(HERE, 110, 119)
+
+    def rebalance() -> None:
+        run.origins.forget()
+        run.own()
+        run.origins.fetched(THERE, 103, 119)
+
+    run.consumer.meanwhile, run.consumer.starts[THERE] = rebalance, 103
+    assert await run.look() == [(HERE.topic, 10)]
+    run.consumer.meanwhile = lambda: None
+    assert await run.look() == [(THERE.topic, 3)]
+    run.origins.fetched(HERE, 105, 119)
+    run.origins.forget()
+    assert await run.look() == []
