@@ -60,7 +60,7 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         settings: Everything it needs to know.
         metrics: Who counts.
         fail: Called with what makes it impossible to go on; must not return to business.
-        on_ready: Called whenever partitions have been taken over.
+        on_ready: Called whenever the partitions assigned have been taken over, be they none.
         faust_options: Settings of ``faust.App`` for the web server.
     """
     app = create_app(settings, settings.app_id, **faust_options)
@@ -149,14 +149,8 @@ def _connect(
             await asyncio.gather(*(log.start() for log in logs))
             if not looking:
                 looking.append(asyncio.create_task(keep_doing("the look at the topics", origins.look, fail)))
-            if not is_current or app.rebalancing_count != rebalances:
-                return
-            _read_sources_only(app.consumer, monitoring.may_fetch, fetched)
-            if not await origins.check():
-                return
-            monitoring.start()
-            await monitoring.take_over()
-            on_ready()
+            if is_current and app.rebalancing_count == rebalances and await _take_over(app, monitoring, origins, fetched):
+                on_ready()
         except Exception as error:  # noqa: BLE001 - Faust would swallow it
             _fail_unless_leaving(app, fail, error)
 
@@ -171,6 +165,15 @@ def _connect(
     app.on_partitions_revoked.connect(let_go)
     app.on_before_shutdown.connect(drain)
     next(iter(app.tables.values())).on_recover(take_over)
+
+
+async def _take_over(app: faust.App, monitoring: Monitoring, origins: Origins, fetched: Callable[[Chunk], None]) -> bool:
+    """Take over what is assigned; False if the assignment has changed meanwhile."""
+    _read_sources_only(app.consumer, monitoring.may_fetch, fetched)
+    if not await origins.check():
+        return False
+    monitoring.start()
+    return await monitoring.take_over()
 
 
 def _read_sources_only(consumer: object, may_fetch: Callable[[TP], bool], fetched: Callable[[Chunk], None]) -> None:

@@ -134,19 +134,23 @@ class Monitoring:
     def _consumer(self) -> ChunkedConsumer:
         return self._app.consumer  # type: ignore[no-any-return]
 
-    async def take_over(self) -> None:
-        """Rebuild the assigned partitions from what recovery has read. Called when recovery is complete, before any record flows."""
+    async def take_over(self) -> bool:
+        """Rebuild the assigned partitions from what recovery has read. Called when recovery is complete, before any record flows.
+
+        Returns:
+            False if the assignment has changed meanwhile: then nothing more is taken over. With no partition assigned all are.
+        """
         generation = self._generation
         partitions = sorted({tp.partition for tp in self._consumer.assignment() if tp.topic == self._topics.interaction})
         tps = [TP(topic, partition) for partition in partitions for topic in self._topics.sources]
         if not tps:
-            return
+            return True
         committed = {TP(tp.topic, tp.partition): offset or 0 for tp, offset in (await self._consumer.seek_to_committed()).items()}
         starts = await self._consumer.earliest_offsets(*tps)
         ends = await self._consumer.highwaters(*tps)
         beginnings = await self._consumer.earliest_offsets(*(TP(table.changelog_topic_name, partition) for partition in partitions for table in self._state_tables))
         if generation != self._generation:
-            return
+            return False
         claimed = {partition: changelogs_read_back(partition, self._state_tables, beginnings, self._state_log, self._clock()) for partition in partitions}
         try:
             await asyncio.gather(*(claim(changelogs) for changelogs in claimed.values()))
@@ -154,7 +158,7 @@ class Monitoring:
             if generation == self._generation:
                 raise
         if generation != self._generation:
-            return
+            return False
         for partition, changelogs in claimed.items():
             own = {topic: TP(topic, partition) for topic in self._topics.sources}
             readings = Readings({topic: Reading(tp, catch_up=ends[tp], next=max(committed.get(tp, 0), starts[tp])) for topic, tp in own.items()})
@@ -162,7 +166,7 @@ class Monitoring:
             monitor = PartitionMonitor(partition, self._limits, self._topics.interaction, self._topics.monitoring_control, self._topics.variant_posted, position=position)
             unused = await restore(monitor, changelogs)
             if generation != self._generation:
-                return
+                return False
             worker = PartitionWorker(
                 monitor,
                 log=self._log,
@@ -176,6 +180,7 @@ class Monitoring:
             )
             self._owned[partition] = Owned(worker, readings)
             worker.resume(unused)
+        return True
 
     # -- records -----------------------------------------------------------------------------------------------------
 
