@@ -12,6 +12,11 @@ from models.errors import Stop
 BEAT_SECONDS = 0.25
 
 
+def _seconds() -> float:
+    """Return seconds that go on while the process is stopped and, on Linux, while the machine is suspended: ``time.monotonic`` stands still then."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 class Watchdog:
     """Notices that this process, or its event loop, stood still for longer than its group waits for it.
 
@@ -22,10 +27,10 @@ class Watchdog:
     Args:
         limit_seconds: How long the group waits for a silent worker.
         fail: Called when it took longer; must not return to business.
-        clock: Seconds that go on while the process is stopped.
+        clock: Seconds that go on while the process is stopped, or its machine suspended.
     """
 
-    def __init__(self, limit_seconds: float, fail: Callable[[BaseException], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limit_seconds: float, fail: Callable[[BaseException], None], clock: Callable[[], float] = _seconds) -> None:
         self._limit, self._fail, self._clock = limit_seconds, fail, clock
         self._last: float | None = None
         self._beating: asyncio.Task[None] | None = None

@@ -46,6 +46,24 @@ def test_nothing_is_late_before_the_first_beat():
     watchdog.check()
 
 
+def test_a_machine_that_was_suspended_has_stood_still(monkeypatch: pytest.MonkeyPatch):
+    """Only one of Linux's clocks goes on meanwhile; elsewhere there may be none."""
+    clocks = {"boot": 100.0, "monotonic": 100.0}
+    monkeypatch.setattr(time, "CLOCK_BOOTTIME", "boot", raising=False)
+    monkeypatch.setattr(time, "clock_gettime", clocks.__getitem__)
+    monkeypatch.setattr(time, "monotonic", lambda: clocks["monotonic"])
+    watchdog = Watchdog(6.0, fail)
+    watchdog.beat()
+    clocks["boot"] += 6.1
+    with pytest.raises(Stood):
+        watchdog.check()
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    watchdog.beat()
+    clocks["monotonic"] += 6.1
+    with pytest.raises(Stood):
+        watchdog.check()
+
+
 async def test_an_event_loop_that_stands_still_is_noticed_while_it_does():
     """By a thread, for nothing on the loop can tell; until then the loop beats by itself."""
     noticed = threading.Event()
