@@ -4,7 +4,8 @@ Kafka takes records for a changelog from whoever sends them, also from a worker 
 know. So each owner has a *generation*, in a header of each of its records, tombstones too: one more than the furthest that it
 found there. It begins with a *claim*, and that has to be the next record after the last one it has read; if not, it reads
 what is in between, and claims again. Every record that follows has to be the next after its last. If one is not, another has written: this worker has been overtaken, and must not
-believe that what it wrote is durable. It starts anew. Whoever reads the changelog ignores records of a generation earlier
+believe that what it wrote is durable. It starts anew. A producer that is made anew begins with a claim of one generation more, too: what the failed
+one had handed to the network may arrive at any time. Whoever reads the changelog ignores records of a generation earlier
 than one before them (``Recovered``), and the next owner writes again what they stand in front of.
 """
 
@@ -16,8 +17,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from models.errors import Stop
-from streams.ports import Log
+from streams.ports import Log, Place
 from streams.tables import CLAIM, GENERATION, Recovered, generation_of
+
+FIRST = "f"
+"""Header of a claim that is not an owner's first: the generation of that one, which no other owner has."""
 
 
 class Overtaken(Stop):
@@ -57,13 +61,14 @@ class Changelog:
         recovered: What was found there.
 
     Attributes:
+        topic: Its topic.
         is_let_go: The partition may be another's by now: nothing that happens in the log is an error any more.
     """
 
     def __init__(self, log: Log, topic: str, partition: int, recovered: Recovered | None = None) -> None:
-        self._log, self._topic, self._partition = log, topic, partition
+        self._log, self.topic, self._partition = log, topic, partition
         self._recovered = recovered or Recovered({})
-        self._generation = self._recovered.furthest + 1
+        self._first = self._generation = self._recovered.furthest + 1
         self._course: _Course | None = None
         self._seen = self._recovered.end
         self._sending, self._picking_up = asyncio.Lock(), asyncio.Lock()
@@ -80,7 +85,7 @@ class Changelog:
         """
         recovered = self._recovered
         while (first := await self._claimed()) is not None and first > recovered.end:
-            recovered.apply(await self._log.read(self._topic, self._partition, recovered.end, first + 1))
+            recovered.apply(await self._log.read(self.topic, self._partition, recovered.end, first + 1))
         hidden = [(key, recovered.content.get(key)) for key in recovered.hidden]
         while hidden and not await self.delivered(await self.send(hidden)):
             pass
@@ -92,10 +97,10 @@ class Changelog:
 
     async def _claimed(self) -> int | None:
         """Write the claim; return where it stands, if that is known."""
-        self._generation = self._recovered.furthest + 1
-        ticket = await self.send([(CLAIM, None)])
-        while not await self._log.delivered(ticket.sent):
-            ticket = await self.send([(CLAIM, None)])
+        self._first = self._generation = self._recovered.furthest + 1
+        ticket = None
+        while ticket is None or not await self._log.delivered(ticket.sent):
+            ticket = await self._send([(CLAIM, None)])
         place = self._log.place(ticket.sent)
         if place is None:
             return None
@@ -112,13 +117,47 @@ class Changelog:
         """Append records (key, value), behind those sent before; ask ``delivered`` whether they have arrived."""
         records = list(records)
         async with self._sending:  # several batches, with a pause between two: what came in between would look like another worker's
-            sent = await self._log.send_all(self._topic, self._partition, records, self._headers)
-            name = self._log.course(sent)
-            if self._course is None or self._course.name is not name:
-                self._course = _Course(name)
-            course, position = self._course, self._course.count
-            course.count += len(records)
+            while True:
+                ticket = await self._send(records, None if self._course is None or self.is_let_go else self._course.name)
+                if ticket is not None:
+                    return ticket
+                await self._claim_again()
+
+    async def _send(self, records: list[tuple[bytes, bytes | None]], on: object | None = None, headers: Sequence[tuple[str, bytes]] = ()) -> _Ticket | None:
+        """Append records; on a course that is given only, otherwise None."""
+        sent = await self._log.send_all(self.topic, self._partition, records, [*self._headers, *headers], on)
+        if sent is None:
+            return None
+        name = self._log.course(sent)
+        if self._course is None or self._course.name is not name:
+            self._course = _Course(name)
+        course, position = self._course, self._course.count
+        course.count += len(records)
         return _Ticket(sent, course, position, len(records))
+
+    async def _claim_again(self) -> None:
+        """Begin a course with a claim of the next generation: of what the last one had sent, some may have arrived, some not, and some may yet.
+
+        Raises:
+            Overtaken: Before it is anything that this owner has not written.
+        """
+        own = range(self._first, self._generation + 1)
+        self._generation += 1
+        by_us = (FIRST, b"%d" % self._first)
+        ticket, place = await self._claim_somewhere(by_us)
+        for record in await self._log.read(self.topic, self._partition, self._seen, place.first):
+            if not self.is_let_go and generation_of(record.headers) not in own and by_us not in record.headers:
+                self._overtaken(self._seen, record.offset)
+        ticket.course.base, self._seen = place.first - ticket.position, place.end
+
+    async def _claim_somewhere(self, *headers: tuple[str, bytes]) -> tuple[_Ticket, Place]:
+        """Write claims, on whatever course, until it is known where one of them stands."""
+        while True:
+            ticket = await self._send([(CLAIM, None)], headers=headers)
+            if ticket is not None and await self._log.delivered(ticket.sent):
+                place = self._log.place(ticket.sent)
+                if place is not None:
+                    return ticket, place
 
     async def delivered(self, ticket: _Ticket) -> bool:
         """Wait for the acknowledgement; False asks to send again.
@@ -139,18 +178,29 @@ class Changelog:
             self._seen = max(self._seen, place.end)
         return True
 
+    def look(self, end: int) -> None:
+        """Learn that the changelog ended at ``end`` a moment ago; raises ``Overtaken`` if that is behind what was sent, and nothing is on its way.
+
+        For one that is seldom written to: compaction must not get to what somebody else's record hides.
+        """
+        course = self._course
+        if course is None or course.base is None or self.is_let_go or self._sending.locked() or self._seen < course.base + course.count:
+            return
+        if end > self._seen:
+            self._overtaken(self._seen, self._seen)
+
     async def _pick_up(self, course: _Course, base: int) -> None:
         """Find out where a new course begins: of what was sent before, some may have arrived and some not, but nothing of anybody else."""
         async with self._picking_up:
             if course.base is not None:
                 return
-            for record in await self._log.read(self._topic, self._partition, self._seen, base):
+            for record in await self._log.read(self.topic, self._partition, self._seen, base):
                 if not self.is_let_go and generation_of(record.headers) != self._generation:
                     self._overtaken(self._seen, record.offset)
             course.base = base
 
     def _overtaken(self, expected: int, found: int) -> None:
-        raise Overtaken(f"another worker has written to {self._topic}[{self._partition}], where offset {expected} was next and {found} came; this one starts anew")
+        raise Overtaken(f"another worker has written to {self.topic}[{self._partition}], where offset {expected} was next and {found} came; this one starts anew")
 
 
 class Changelogs(NamedTuple):

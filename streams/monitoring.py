@@ -46,6 +46,8 @@ ANSWER_SECONDS = 2.0
 """How long a look at what is due waits for the consumer; during a rebalance, or without Kafka, it may never answer."""
 ORDER_SECONDS = 0.01
 """Pause between two looks whether the posts that a stop waits for are folded."""
+CHANGELOG_LOOK_SECONDS = 60.0
+"""Pause between two looks whether somebody else has written to a changelog: well below what compaction leaves alone (5 minutes)."""
 FLUSH_REST = 4
 """A pause between two flushes is at least so many times as long as the last one took."""
 LONGEST_FLUSH_PAUSE = 4.0
@@ -98,7 +100,8 @@ class Monitoring:
     def start(self) -> None:
         """Begin to tick and to flush, unless that has begun."""
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._for_ever(self._tick, lambda: TICK_SECONDS)), asyncio.create_task(self._for_ever(self._flush, lambda: self._flush_pause))]
+            chores = ((self._tick, lambda: TICK_SECONDS), (self._flush, lambda: self._flush_pause), (self._look_at_changelogs, lambda: CHANGELOG_LOOK_SECONDS))
+            self._tasks = [asyncio.create_task(self._for_ever(work, pause)) for work, pause in chores]
 
     async def stop(self) -> None:
         """Make everything durable that has been folded; after that the offsets may be committed.
@@ -261,6 +264,18 @@ class Monitoring:
 
     def _pause_after(self, flush_took: float) -> float:
         return max(self._flush_seconds, min(FLUSH_REST * flush_took, LONGEST_FLUSH_PAUSE))
+
+    async def _look_at_changelogs(self) -> None:
+        generation = self._generation
+        tps = [TP(table.changelog_topic_name, partition) for partition in self._owned for table in self._state_tables]
+        if not tps or self._app.rebalancing:
+            return
+        async with asyncio.timeout(ANSWER_SECONDS):
+            ends = await self._consumer.highwaters(*tps)
+        if generation != self._generation:
+            return
+        for partition, owned in self._owned.items():
+            owned.worker.look({tp.topic: end for tp, end in ends.items() if tp.partition == partition})
 
     async def _tick(self) -> None:
         generation = self._generation

@@ -15,7 +15,7 @@ A crash anywhere leaves either nothing or a repetition with the same ids.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from models.announcement import end_record, kill_event, start_record
@@ -109,6 +109,12 @@ class PartitionWorker:
             more = self.monitor.tick(read_through, self._clock()) | self.monitor.forget(committed_through)
             self._follow()
             await asyncio.sleep(0)
+
+    def look(self, ends: Mapping[str, int]) -> None:
+        """Compare where the changelogs end, by topic, with what was written; raises ``Overtaken`` if somebody else has."""
+        for changelog in self._changelogs:
+            if changelog.topic in ends:
+                changelog.look(ends[changelog.topic])
 
     def push_out(self, count: int) -> None:
         """Give up ``count`` waiting interactions, to make room."""

@@ -43,8 +43,11 @@ class Log(Protocol):
     async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Any:
         """Append a record; returns what ``delivered`` wants."""
 
-    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> Any:
-        """Append records (key, value) of one partition, in order, with the same headers; returns what ``delivered`` wants, for all of them."""
+    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = (), on: object | None = None) -> Any:
+        """Append records (key, value) of one partition, in order, with the same headers; returns what ``delivered`` wants, for all of them.
+
+        If ``on`` is given, append them on this course only; returns None where it is over.
+        """
 
     def course(self, sent: Any) -> object:
         """Tell on which course records were sent: those of one course follow one another, and none gets lost in between."""

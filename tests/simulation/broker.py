@@ -36,6 +36,7 @@ class Appended(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
+SECOND = 1_000_000
 Name = tuple[str, int]
 """A topic and a partition that workers write to."""
 
@@ -152,8 +153,8 @@ class SimulatedLog:
     Where a record gets lost, those sent after it to the same partition do too: that is what an idempotent producer sees to.
     """
 
-    def __init__(self, broker: Broker, loop: SimulatedLoop, rng: Random, failures: float) -> None:
-        self._broker, self._loop, self._rng, self._failures = broker, loop, rng, failures
+    def __init__(self, broker: Broker, loop: SimulatedLoop, rng: Random, failures: float, *, strays: bool = False) -> None:
+        self._broker, self._loop, self._rng, self._failures, self._strays = broker, loop, rng, failures, strays
         self._queues: dict[Name, deque[Ticket]] = defaultdict(deque)
         self._courses: dict[Name, object] = {}
         self._busy: set[Name] = set()
@@ -170,13 +171,20 @@ class SimulatedLog:
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Sent:
         """Append a record, some time."""
-        return await self.send_all(topic, partition or 0, [(key, value)])
+        sent = await self.send_all(topic, partition or 0, [(key, value)])
+        assert sent is not None
+        return sent
 
-    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes | None, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> Sent:
+    async def send_all(
+        self, topic: str, partition: int, records: Iterable[tuple[bytes | None, bytes | None]], headers: Sequence[tuple[str, bytes]] = (), on: object | None = None
+    ) -> Sent | None:
         """Append records, one after the other: any number of them may be there after a crash."""
         rng, name = self._rng, (topic, partition)
+        course = self._courses.setdefault(name, object())
+        if on is not None and course is not on:
+            return None
         queue, common = self._queues[name], list(headers)
-        sent = Sent(self._loop.create_future(), self._courses.setdefault(name, object()))
+        sent = Sent(self._loop.create_future(), course)
         records = list(records)
         sent.left = len(records)
         for key, value in records:
@@ -218,6 +226,9 @@ class SimulatedLog:
             batch += queue
             queue.clear()
             self._courses[name] = object()
+            if self._strays and rng.random() < 0.5:  # it had been handed to the network
+                self._stray(self._loop.now + rng.randrange(SECOND), name, batch)
+                self.expect_strays()
         else:
             self._arrive(name, batch)
         self.failed += fails
@@ -253,8 +264,11 @@ class SimulatedLog:
             at = self._loop.now
             while strays and queue:
                 at += rng.choice((0, rng.randrange(3_000), rng.randrange(100_000), rng.randrange(2_000_000), rng.randrange(5_000_000)))
-                self._broker.straying.append((at, name, [queue.popleft() for _ in range(rng.randint(1, len(queue)))]))
+                self._stray(at, name, [queue.popleft() for _ in range(rng.randint(1, len(queue)))])
             queue.clear()
+
+    def _stray(self, at: int, name: Name, tickets: list[Ticket]) -> None:
+        self._broker.straying.append((at, name, tickets))
 
     def _let_arrive(self, entry: Straying) -> None:
         if entry in self._broker.straying:  # another worker, living at the same time, may have let it

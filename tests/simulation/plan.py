@@ -66,7 +66,9 @@ def make_plan(seed: int, shape: Shape) -> Plan:
     """Make up the plan of ``seed``."""
     rng = Dice(f"lives {seed}")
     history = make_history(seed, shape)
-    setting = Setting(history.grace, history.wait, flush_seconds=rng.choice((0.1, 0.3, 1.0)), failures=rng.choice((0.0, 0.0, 0.05)), fetch_gap=rng.random() < 0.5)
+    setting = Setting(
+        history.grace, history.wait, flush_seconds=rng.choice((0.1, 0.3, 1.0)), failures=rng.choice((0.0, 0.0, 0.05)), fetch_gap=rng.random() < 0.5, strays=shape.strays
+    )
     visible_after = rng.choice((0, 0, 30_000))
     begin = START + rng.choice((0, 0, rng.randrange(6 * SECOND)))
     lives = tuple(_life(rng, shape, number) for number in range(rng.choice((0, 1, 2, 3, 6))))

@@ -157,10 +157,20 @@ def without_claims(patch: Patch) -> None:
     """A new owner does not look at what has arrived since it asked for the end of a changelog."""
 
     async def claimed(self: Changelog) -> None:
-        self._generation = self._recovered.furthest + 1
-        await self._log.delivered(await self._log.send_all(self._topic, self._partition, [(CLAIM, None)], self._headers))
+        self._first = self._generation = self._recovered.furthest + 1
+        await self._log.delivered(await self._log.send_all(self.topic, self._partition, [(CLAIM, None)], self._headers))
 
     patch.setattr(Changelog, "_claimed", claimed)
+
+
+def without_claiming_again(patch: Patch) -> None:
+    """What a failed producer had handed to the network counts, wherever it arrives."""
+
+    async def send(self: Changelog, records: Iterable[tuple[bytes, bytes | None]]) -> Any:
+        async with self._sending:
+            return await self._send(list(records))
+
+    patch.setattr(Changelog, "send", send)
 
 
 def without_looking_for_gaps(patch: Patch) -> None:
@@ -206,6 +216,7 @@ SAFEGUARDS: Sequence[Safeguard] = (
     Safeguard(without_segments_of_waiters, Shape()),
     Safeguard(without_generations, Shape(stops=True, strays=True)),
     Safeguard(without_claims, Shape(stops=True, strays=True)),
+    Safeguard(without_claiming_again, Shape(stops=True, strays=True)),
     Safeguard(without_looking_for_gaps, Shape(stops=True, strays=True)),
     Safeguard(without_writing_again, Shape(stops=True, strays=True)),
 )

@@ -24,7 +24,7 @@ from tests.simulation.plan import make_plan
 from tests.simulation.safeguards import Safeguard
 from tests.simulation.shrink import complaint, describe, shrink
 from tests.simulation.simulation import run_plan
-from tests.simulation.worker import COMPACTION_LAG, FLUSH_PAUSE
+from tests.simulation.worker import CHANGELOG_LOOK, COMPACTION_LAG, FLUSH_PAUSE
 
 FAMILIES = {
     "as_its_records_say": Shape(),
@@ -52,6 +52,7 @@ def small_numbers() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(duplicates, "SEGMENT_LIMIT", 8)
         patch.setattr(waiting, "SEGMENT_BYTES", 500)
         patch.setattr(streams.monitoring, "LONGEST_FLUSH_PAUSE", FLUSH_PAUSE)
+        patch.setattr(streams.monitoring, "CHANGELOG_LOOK_SECONDS", CHANGELOG_LOOK)
         patch.setattr(streams.restoring, "COMPACTION_LAG_MS", COMPACTION_LAG // 1_000)
         patch.setattr(streams.monitoring.log, "disabled", True)
         patch.setattr(streams.restoring.log, "disabled", True)

@@ -27,6 +27,8 @@ from tests.simulation.loop import SimulatedLoop
 TOPICS = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
 COMPACTION_LAG = 8_000_000
 """Microseconds for which compaction takes nothing away."""
+CHANGELOG_LOOK = 2.0
+"""Seconds between two looks whether somebody else has written to a changelog."""
 FLUSH_PAUSE = 1.0
 """Seconds until the next flush at the longest."""
 CHANGELOGS = ("engagement", "event_id", "waiting")
@@ -39,6 +41,7 @@ class Setting:
     Attributes:
         flush_seconds: Pause between two flushes.
         failures: Share of batches that are not acknowledged, whether they have arrived or not.
+        strays: What has failed may arrive all the same, later than what was sent after it.
         fetch_gap: A record may be on its way from the consumer to its agent for some steps, while the consumer's position has moved on.
     """
 
@@ -47,6 +50,7 @@ class Setting:
     flush_seconds: float
     failures: float
     fetch_gap: bool
+    strays: bool = False
 
 
 class RestoredTable(StateTable):
@@ -98,7 +102,7 @@ class Consumer:
 
     async def highwaters(self, *tps: TP) -> Mapping[TP, int]:
         await self._pause()
-        ends = {tp: self._broker.end(tp, self._loop.now) for tp in tps}
+        ends = {tp: len(self._broker.appended[tp]) if tp.topic in CHANGELOGS else self._broker.end(tp, self._loop.now) for tp in tps}
         await self._pause()
         return ends
 
@@ -154,7 +158,7 @@ class Life:
         self.loop = SimulatedLoop(now)
         self.is_outside = self.stands_still = False
         self._broker, self._rng, self._setting = broker, rng, setting
-        self.log = SimulatedLog(broker, self.loop, rng, setting.failures)
+        self.log = SimulatedLog(broker, self.loop, rng, setting.failures, strays=setting.strays)
         self.consumer = Consumer(broker, self.loop, rng)
         self.tally = Tally()
         self.error: BaseException | None = None

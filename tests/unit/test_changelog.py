@@ -32,6 +32,7 @@ class PartitionLog:
     failing: list[bool] = field(default_factory=list)
     course_now: object = field(default_factory=object)
     forgets_places: bool = False
+    owners: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
 
     def write(self, *rows: Row) -> None:
         """Write as somebody else."""
@@ -40,12 +41,22 @@ class PartitionLog:
     async def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> Sent:
         raise NotImplementedError
 
-    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> Sent:  # noqa: ARG002 - the log's signature
+    async def send_all(
+        self,
+        topic: str,  # noqa: ARG002 - the log's signature
+        partition: int,  # noqa: ARG002 - likewise
+        records: Iterable[tuple[bytes, bytes | None]],
+        headers: Sequence[tuple[str, bytes]] = (),
+        on: object | None = None,
+    ) -> Sent | None:
         await asyncio.sleep(0)
         first, course = len(self.rows), self.course_now
+        if on is not None and on is not course:
+            return None
         arrived = self.failing.pop(0) if self.failing else None
         if arrived is not False:
             self.rows += [(key, value, int(headers[0][1])) for key, value in records]
+            self.owners |= {offset: list(headers[1:]) for offset in range(first, len(self.rows))}
         if arrived is not None:
             self.course_now = object()
         return Sent(Place(first, len(self.rows)), course, arrived is None)
@@ -56,7 +67,8 @@ class PartitionLog:
     async def read(self, topic: str, partition: int, first: int, end: int) -> list[Any]:
         assert (topic, partition) == ("engagement", 2)
         return [
-            SimpleNamespace(offset=offset, key=key, value=value, timestamp=0, headers=[("g", b"%d" % generation)]) for offset, (key, value, generation) in enumerate(self.rows)
+            SimpleNamespace(offset=offset, key=key, value=value, timestamp=0, headers=[("g", b"%d" % generation), *self.owners.get(offset, [])])
+            for offset, (key, value, generation) in enumerate(self.rows)
         ][first:end]
 
     def course(self, sent: Sent) -> object:
@@ -86,10 +98,14 @@ async def test_an_owner_begins_with_a_claim_one_generation_further() -> None:
 class BatchedLog(PartitionLog):
     """One that lets others have their turn between two batches, here of one record each."""
 
-    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> Sent:
+    async def send_all(
+        self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = (), on: object | None = None
+    ) -> Sent | None:
         places = []
         for one in records:
-            places.append((await super().send_all(topic, partition, [one], headers)).place)
+            sent = await super().send_all(topic, partition, [one], headers, on)
+            assert sent is not None
+            places.append(sent.place)
             await asyncio.sleep(0)
         return Sent(Place(places[0].first, places[-1].end), self.course_now)
 
@@ -187,6 +203,64 @@ async def test_after_a_failure_records_may_stand_anywhere_again(arrived: bool) -
     log.write((b"a", b"stray", 0))
     with pytest.raises(Overtaken):
         await write(owned, (b"a", b"3"))
+
+
+async def test_a_producer_that_is_made_anew_begins_with_a_claim_one_generation_further() -> None:
+    """What the failed one had handed to the network counts for nothing, if it arrives behind that."""
+    log = PartitionLog()
+    owned = changelog(log)
+    await owned.claim()
+    log.failing = [False]
+    assert not await write(owned, (b"a", b"older"))
+    assert await write(owned, (b"a", b"newer"))
+    assert log.rows == [(CLAIM, None, 1), (CLAIM, None, 2), (b"a", b"newer", 2)]
+    log.write((b"a", b"older", 1))
+    found = Recovered({})
+    found.apply(await log.read("engagement", 2, 0, 99))
+    assert found.content == {b"a": b"newer"}
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_such_a_claim_may_fail_too(arrived: bool) -> None:
+    """It is claimed again, and its owner knows itself, whether the claim before has arrived or not."""
+    log = PartitionLog()
+    owned = changelog(log)
+    await owned.claim()
+    log.failing = [False, arrived]
+    assert not await write(owned, (b"a", b"1"))
+    assert await write(owned, (b"a", b"1"))
+    assert log.rows == [(CLAIM, None, 1), *[(CLAIM, None, 2)] * (1 + arrived), (b"a", b"1", 2)]
+
+
+async def test_two_owners_that_claim_anew_at_once_know_each_other() -> None:
+    """Both may claim the same generation: one that has lost the partition, and does not know, and the one that has it now."""
+    log = PartitionLog()
+    lingering = changelog(log)
+    await lingering.claim()
+    now = changelog(log, Recovered({}, furthest=1, end=1))
+    await now.claim()
+    log.failing = [False]
+    assert not await write(lingering, (b"a", b"1"))
+    with pytest.raises(Overtaken):
+        await write(lingering, (b"a", b"1"))
+
+
+async def test_a_record_of_somebody_else_is_noticed_where_nothing_is_written() -> None:
+    """Before compaction takes what it hides. What is on its way, or was written since the end was asked for, is no reason."""
+    log = PartitionLog()
+    owned = changelog(log)
+    owned.look(7)  # nothing is claimed yet
+    await owned.claim()
+    ticket = await owned.send([(b"a", b"1")])
+    owned.look(2)
+    assert await owned.delivered(ticket)
+    owned.look(1)
+    owned.look(2)
+    log.write((b"a", b"stray", 0))
+    with pytest.raises(Overtaken, match="where offset 2 was next"):
+        owned.look(3)
+    owned.is_let_go = True
+    owned.look(3)
 
 
 @pytest.mark.parametrize("arrived", [True, False])

@@ -45,7 +45,14 @@ class HeldLog:
             future.set_result(not fails)
         return future
 
-    async def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()) -> asyncio.Future[bool]:
+    async def send_all(
+        self,
+        topic: str,
+        partition: int,
+        records: Iterable[tuple[bytes, bytes | None]],
+        headers: Sequence[tuple[str, bytes]] = (),
+        on: object | None = None,  # noqa: ARG002 - the log's signature
+    ) -> asyncio.Future[bool]:
         assert headers, "each record of a changelog says whose it is"
         arrivals = [await self.send(topic, key, value, partition) for key, value in records]
         self.batches.append(len(arrivals))
