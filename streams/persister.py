@@ -18,10 +18,13 @@ from streams.persistence import Persisted
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
 TRIES_OF_REFUSED_RECORD = 3
-MOST_LOCKED_IN_A_ROW = 3
-"""After so many the cause is likely one lock on all: the rest is not tried one by one, each for the length of a lock time-out."""
+TRIES_OF_LATE_BATCH = 2
+"""After so many time-outs in a row its variants are tried one by one: it may be one record that takes so long."""
+MOST_BLOCKED_IN_A_ROW = 3
+"""After so many the cause is likely one lock on all, or a PostgreSQL that is slow with all: the rest is not tried one by one, each for the length of a time-out."""
 
 _LOCKED = "55P03"
+_LATE = "57014"
 _COLLISION = "40"  # class of deadlocks and serialization failures: PostgreSQL is there, and the next attempt will do
 
 log = logging.getLogger(__name__)
@@ -47,8 +50,12 @@ class Written:
         self.persisted += persisted
 
 
-class _Locked(Exception):
+class _Blocked(Exception):
     """Another session holds a row or table."""
+
+
+class _Late(_Blocked):
+    """It takes longer than it may."""
 
 
 class _Refused(Exception):
@@ -68,8 +75,9 @@ def pause_seconds(attempt: int, jitter: float) -> float:
 class Persister:
     """Writes batches with patience. Calls may overlap: those of one variant are written in the order of the calls.
 
-    Away, starting, full, read-only: the same batch is tried for ever. Rows that another session locks: their variants wait by
-    themselves, and the others, also of later calls, go on. So let a few calls run at once, and acknowledge each as it returns.
+    Away, starting, full, read-only: the same batch is tried for ever. Rows that another session locks, records that take longer than
+    they may: their variants wait by themselves, and the others, also of later calls, go on. So let a few calls run at once, and
+    acknowledge each as it returns.
 
     Args:
         write: ``streams.persistence.persist`` on an engine.
@@ -95,12 +103,13 @@ class Persister:
         self._sleep = sleep
         self._jitter = jitter
         self._turn = asyncio.Lock()
-        self._held: dict[str, asyncio.Task[None]] = {}  # the last that waits, for each variant with locked rows
+        self._held: dict[str, asyncio.Task[None]] = {}  # the last that waits, for each variant that waits by itself
         self._slots = asyncio.Semaphore(2)  # leaves connections of the pool to the batches
+        self._late_in_a_row = 0
 
     @property
     def held_variants(self) -> int:
-        """How many variants wait for rows that another session has locked."""
+        """How many variants wait by themselves: another session has locked their rows, or PostgreSQL is too slow with them."""
         return len(self._held)
 
     async def persist(self, records: Sequence[MonitoringRecord]) -> Written:
@@ -122,53 +131,54 @@ class Persister:
         return written
 
     async def _write_what_goes(self, records: Sequence[MonitoringRecord], written: Written) -> dict[str, deque[MonitoringRecord]]:
-        """Write the records of all variants that no lock holds; return the others', in order."""
+        """Write the records of all variants that nothing blocks; return the others', in order."""
         blocked = _by_variant(record for record in records if record.variant_id in self._held)
         free = [record for record in records if record.variant_id not in self._held]
         try:
             if free:
                 written.add(await self._persevere(free))
-        except (_Locked, _Refused):
-            locked = await self._write_singly(free, written)
-            if locked:
-                log.warning("rows of %d variants are locked by another session in PostgreSQL; they are tried again, the others go on", len(locked))
-            blocked |= locked
+        except (_Blocked, _Refused):
+            blocked |= await self._write_singly(free, written)
         return blocked
 
     async def _write_singly(self, records: Sequence[MonitoringRecord], written: Written) -> dict[str, deque[MonitoringRecord]]:
         blocked: dict[str, deque[MonitoringRecord]] = {}
-        locked_in_a_row = 0
+        blocked_in_a_row, reason = 0, ""
         for variant_id, queue in _by_variant(records).items():
-            if locked_in_a_row == MOST_LOCKED_IN_A_ROW:
+            if blocked_in_a_row == MOST_BLOCKED_IN_A_ROW:
                 blocked[variant_id] = queue
                 continue
             try:
                 await self._advance(queue, written)
-                locked_in_a_row = 0
-            except _Locked:
+                blocked_in_a_row = 0
+            except _Blocked as error:
                 blocked[variant_id] = queue
-                locked_in_a_row += 1
+                blocked_in_a_row, reason = blocked_in_a_row + 1, str(error)
+        if blocked:
+            log.warning("records of %d variants wait and are tried again, the others go on: %s", len(blocked), reason)
         return blocked
 
     async def _catch_up(self, queue: deque[MonitoringRecord], written: Written, before: asyncio.Task[None] | None) -> None:
-        """Write one variant's records when those that wait before them are done and the lock is gone."""
+        """Write one variant's records when those that wait before them are done and nothing blocks them any more."""
         if before is not None:
             await asyncio.wait([before])
         attempt = 0
         while queue:
             await self._sleep(pause_seconds(attempt, self._jitter()))
-            try:
-                async with self._slots:
+            async with self._slots:
+                try:
                     await self._advance(queue, written)
-            except _Locked:
-                attempt += 1
+                except _Blocked as error:
+                    attempt += 1
+                    if isinstance(error, _Late):  # pauses with its slot: however many are late, a slow PostgreSQL is asked no more often
+                        await self._sleep(pause_seconds(self._late_in_a_row, self._jitter()))
 
     def _let_go(self, variant_id: str, done: asyncio.Task[None]) -> None:
         if self._held.get(variant_id) is done:
             del self._held[variant_id]
 
     async def _advance(self, queue: deque[MonitoringRecord], written: Written) -> None:
-        """Write from the front, a transaction each; stops with ``_Locked`` at the first that a lock holds."""
+        """Write from the front, a transaction each; stops with ``_Blocked`` at the first that is."""
         while queue:
             await self._write_one(queue[0], written)
             queue.popleft()
@@ -188,7 +198,7 @@ class Persister:
         """Try until PostgreSQL has answered.
 
         Raises:
-            _Locked: A lock time-out.
+            _Blocked: With the reason: a lock time-out, or too little time for one record, or again and again for several.
             _Refused: With the reason.
             Stop: The set-up is wrong.
         """
@@ -198,14 +208,14 @@ class Persister:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     persisted = await self._write(records)
             except DRIVER_ERRORS as error:
-                self._judge(error)
+                self._judge(error, is_one=len(records) == 1)
             else:
                 self._is_back()
                 return persisted
             await self._sleep(pause_seconds(attempt, self._jitter()))
             attempt += 1
 
-    def _judge(self, error: Exception) -> None:
+    def _judge(self, error: Exception, *, is_one: bool) -> None:
         """Return if the same is to be tried again."""
         kind = classify(error)
         if kind is Stop:
@@ -213,15 +223,21 @@ class Persister:
         code = sqlstate(error)
         if code == _LOCKED:
             self._is_back()
-            raise _Locked from error
+            raise _Blocked(explain(error)) from error
         if kind is Reject:
             self._is_back()
             raise _Refused(explain(error)) from error
-        if self.away_since_us is None and not (code or "").startswith(_COLLISION):
+        is_its_own = is_one and code == _LATE  # says nothing of others
+        if self.away_since_us is None and not (is_its_own or (code or "").startswith(_COLLISION)):
             self.away_since_us = self._clock_us()
             log.error("PostgreSQL takes no records, they wait until it does: %s", explain(error))
+        if code == _LATE or isinstance(error, TimeoutError):
+            self._late_in_a_row += 1
+            if is_one or self._late_in_a_row >= TRIES_OF_LATE_BATCH:
+                raise _Late(explain(error)) from error
 
     def _is_back(self) -> None:
+        self._late_in_a_row = 0
         if self.away_since_us is not None:
             log.info("PostgreSQL takes records again, after %.1f s", (self._clock_us() - self.away_since_us) / 1e6)
             self.away_since_us = None

@@ -40,7 +40,7 @@ class SinkState:
         is_assigned: It has its share of the partitions.
         is_stopping: It goes down.
         is_waiting: PostgreSQL takes no records.
-        held_variants: How many variants wait for rows that others have locked.
+        held_variants: How many variants wait by themselves, for rows that others have locked or because PostgreSQL is too slow with them.
         stalled_seconds: Since when it has records in hand and has finished none; 0 with none in hand.
     """
 

@@ -147,6 +147,26 @@ async def test_a_row_locked_by_another_session_holds_up_only_its_variant(databas
     assert persister.held_variants == 0
 
 
+async def test_a_kill_that_takes_too_long_holds_up_only_its_variant(migrated: Settings, database: str, sql: Sql, record: Record):
+    """One of the posts that it cancels takes longer than a statement may, as very many of them without an index would; then it does not."""
+    engine = create_engine(migrated.model_copy(update={"database_url": SecretStr(f"{database}?options=-c%20statement_timeout%3D500")}))
+    persister = Persister(partial(persist, engine), clock_us=now_us)
+    sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', now(), 'scheduled')")
+    sql("CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$")
+    sql("CREATE TRIGGER dawdling BEFORE UPDATE ON scheduled_post FOR EACH ROW EXECUTE FUNCTION dawdle()")
+    try:
+        call = asyncio.create_task(persister.persist([record("killed", variant) for variant in ("v2", "v1", "v3")]))
+        await until(lambda: persister.held_variants)
+        assert (await persister.persist([record("killed", "v4")])).persisted.killed == 1
+        assert sql("SELECT variant_id FROM variant_monitoring ORDER BY 1") == [("v2",), ("v3",), ("v4",)]
+        assert not call.done()
+        sql("DROP TRIGGER dawdling ON scheduled_post")
+        written = await asyncio.wait_for(call, 15)
+    finally:
+        await engine.dispose()
+    assert (written.persisted.killed, written.persisted.posts_cancelled, written.rejected) == (3, 1, [])
+
+
 async def test_a_server_that_answers_nothing_is_given_up(sql: Sql, persister: Persister, record: Record, monkeypatch: pytest.MonkeyPatch):
     """Our own backend is stopped (SIGSTOP), so that no limit of the server can fire: another connection does it."""
     monkeypatch.setattr(persister_module, "PATIENCE_SECONDS", 1)

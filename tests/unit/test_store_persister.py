@@ -14,7 +14,7 @@ from models import ids
 from models.errors import Stop
 from models.monitoring_record import MonitoringRecord
 from streams.persistence import Persisted
-from streams.persister import Persister, pause_seconds
+from streams.persister import LONGEST_PAUSE_SECONDS, Persister, Written, pause_seconds
 
 
 def start(variant_id: str, post_id: str = "p") -> MonitoringRecord:
@@ -38,11 +38,12 @@ def start(variant_id: str, post_id: str = "p") -> MonitoringRecord:
 
 
 class Database:
-    """Takes records, unless a lock or a script says otherwise; keeps each transaction that was committed."""
+    """Takes records, unless a lock, a time-out or a script says otherwise; keeps each transaction that was committed."""
 
     def __init__(self) -> None:
         self.script: list[Exception] = []
         self.locked: set[str] = set()
+        self.slow: set[str] = set()
         self.refused: set[str] = set()
         self.committed: list[list[str]] = []
         self.attempts = 0
@@ -55,6 +56,8 @@ class Database:
             raise self.script.pop(0)
         if any(record.variant_id in self.locked for record in records):
             raise errors.LockNotAvailable("canceling statement due to lock timeout")
+        if any(record.variant_id in self.slow for record in records):
+            raise errors.QueryCanceled("canceling statement due to statement timeout")
         if any(record.variant_id in self.refused for record in records):
             raise errors.CheckViolation("violates check constraint")
         self.committed.append([f"{record.variant_id}/{record.post_id}" for record in records])
@@ -235,6 +238,68 @@ async def test_a_lock_on_everything_is_not_probed_row_by_row():
     assert database.attempts == 1 + 3
     database.locked.clear()
     assert (await call).persisted == Persisted(started=100)
+
+
+async def test_a_record_that_takes_too_long_holds_up_only_its_variant(caplog: pytest.LogCaptureFixture):
+    """As the kill of a variant with very many posts. The batch is tried twice, then one by one; nothing is given back, and the order stays."""
+    database, clock = Database(), Clock()
+    database.slow = {"a"}
+    persister = persister_on(database, clock)
+    first = asyncio.create_task(persister.persist([start("b", "1"), start("a", "1"), start("c", "1"), start("a", "2")]))
+    await until(lambda: persister.held_variants)
+    assert database.attempts == 2 + 3
+    second = asyncio.create_task(persister.persist([start("a", "3"), start("d", "1")]))
+    third = await persister.persist([start("e", "1")])
+    assert third.persisted == Persisted(started=1)
+    await until(lambda: max(clock.pauses) == 10)
+    assert (first.done(), second.done(), persister.held_variants, persister.away_since_us) == (False, False, 1, None)
+    assert sorted(database.committed) == [["b/1"], ["c/1"], ["d/1"], ["e/1"]]
+    database.slow.clear()
+    assert [await first, await second] == [Written(Persisted(started=4)), Written(Persisted(started=2))]
+    assert database.committed[4:] == [["a/1"], ["a/2"], ["a/3"]]
+    assert persister.held_variants == 0
+    assert "records of 1 variants wait and are tried again, the others go on: PostgreSQL: canceling statement due to statement timeout" in caplog.messages
+
+
+@pytest.mark.parametrize("error", [errors.QueryCanceled("canceling statement due to statement timeout"), TimeoutError()])
+async def test_one_time_out_splits_no_batch(error: Exception):
+    """PostgreSQL may be slow for a moment; it may also answer nothing at all for a moment."""
+    database, clock = Database(), Clock()
+    database.script = [error]
+    assert (await persister_on(database, clock).persist([start("a"), start("b")])).persisted == Persisted(started=2)
+    assert (database.committed, clock.pauses) == ([["a/p", "b/p"]], [0.1])
+
+
+async def test_a_postgresql_that_answers_nothing_takes_no_records():
+    """Also when it was asked for one only, who then waits by itself."""
+    database = Database()
+    database.script = [TimeoutError()] * 2
+    persister = persister_on(database, Clock())
+    call = asyncio.create_task(persister.persist([start("a")]))
+    await until(lambda: persister.held_variants)
+    assert persister.away_since_us == 0
+    assert (await call, persister.away_since_us) == (Written(Persisted(started=1)), None)
+
+
+async def test_a_postgresql_that_is_slow_with_everything_is_asked_rarely():
+    """However many variants wait: a few tries, and then long pauses between any two, until it takes a record again."""
+    database, gate = Database(), asyncio.Event()
+    variants = [f"v{number}" for number in range(100)]
+    database.slow = set(variants)
+
+    async def sleep(seconds: float) -> None:
+        await (gate.wait() if seconds >= LONGEST_PAUSE_SECONDS else asyncio.sleep(0))
+
+    persister = Persister(database.write, clock_us=Clock(), sleep=sleep, jitter=lambda: 1.0)
+    call = asyncio.create_task(persister.persist([start(variant) for variant in variants]))
+    for _ in range(1_000):
+        await asyncio.sleep(0)
+    assert (persister.held_variants, database.committed, persister.away_since_us) == (100, [], 0)
+    assert database.attempts < 2 + 3 + 2 * 3
+    database.slow.clear()
+    gate.set()
+    assert await call == Written(Persisted(started=100))
+    assert persister.away_since_us is None
 
 
 async def test_a_cancelled_call_does_not_block_its_variant():
