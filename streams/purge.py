@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from models.errors import Reject
 from models.moments import DAY, to_datetime
 from streams.database import explained
+from streams.outbound.pending import IS_TO_UNDO
 
 BATCH_ROWS = 1_000
 MAX_DAYS = 36_500
@@ -35,12 +37,27 @@ DELETE FROM variant_monitoring WHERE id IN (
 """)
 _AUDIT = text("DELETE FROM monitoring_audit WHERE id IN (SELECT id FROM monitoring_audit WHERE at < :cutoff ORDER BY at LIMIT :rows)")
 
-# Those that are given up too: people had that long to see them. A call that is to be made stays.
-_CALLS = text("""
-DELETE FROM outbound_call WHERE id IN (
-    SELECT id FROM outbound_call WHERE state <> 'pending' AND finished_at < :cutoff ORDER BY finished_at LIMIT :rows FOR UPDATE SKIP LOCKED
+# A call that is to be made stays. So does one that a revival would have to undo: its variant is killed still, as the pool says, or else its records.
+# These are passed over once, however many there are: each batch begins where the last one ended.
+_CALLS = text(f"""
+WITH looked AS MATERIALIZED (
+    SELECT id, finished_at FROM outbound_call
+    WHERE state <> 'pending' AND finished_at < :cutoff AND (finished_at, id) > (:after, :after_id) ORDER BY finished_at, id LIMIT :rows
+), removed AS (
+    DELETE FROM outbound_call AS c USING looked
+    WHERE c.id = looked.id AND c.state <> 'pending' AND c.finished_at < :cutoff AND NOT ({IS_TO_UNDO} AND coalesce(
+        (SELECT p.status = 'killed' FROM variant_pool AS p WHERE p.variant_id = c.variant_id),
+        EXISTS (
+            SELECT FROM variant_monitoring AS m WHERE m.variant_id = c.variant_id AND m.was_killed AND NOT EXISTS (
+                SELECT FROM monitoring_audit AS a WHERE a.variant_id = m.variant_id AND a.action = 'variant_revived' AND a.at >= m.updated_at
+            )
+        )
+    ))
+    RETURNING c.id
 )
-""")
+SELECT finished_at AS after, id AS after_id, (SELECT count(*) FROM looked) AS looked, (SELECT count(*) FROM removed) AS removed
+FROM looked ORDER BY finished_at DESC, id DESC LIMIT 1
+""")  # noqa: S608 - a constant
 
 # The audit's trigger lets a transaction delete that says so; nothing else may.
 _SAY_PURGE = text("SELECT set_config('early_kill.purge', 'on', true)")
@@ -51,6 +68,8 @@ async def purge(engine: AsyncEngine, older_than_days: float, now_us: int, progre
 
     Choose more days than ``monitoring_record`` keeps its records: a session that is gone, and read again from the start of the topic,
     would be written, and its kill done, a second time.
+
+    A call that tells of a kill stays for as long as the kill can be undone, for then it has to be taken back.
 
     Args:
         engine: Where from.
@@ -67,12 +86,17 @@ async def purge(engine: AsyncEngine, older_than_days: float, now_us: int, progre
         raise Reject(f"must be 0 to {MAX_DAYS}", "older_than_days")
     cutoff = to_datetime(now_us - round(older_than_days * DAY))
     purged = Purged(0, 0)
-    for statement, name in ((_SESSIONS, "sessions"), (_AUDIT, "audit_rows"), (_CALLS, "outbound_calls")):
+    for statement, name in ((_SESSIONS, "sessions"), (_AUDIT, "audit_rows")):
         removed = BATCH_ROWS
         while removed == BATCH_ROWS:
             removed = await _remove(engine, statement, cutoff)
             purged = replace(purged, **{name: getattr(purged, name) + removed})
             progress(purged)
+    looked, position = BATCH_ROWS, {"after": to_datetime(0), "after_id": 0}
+    while looked == BATCH_ROWS:
+        looked, removed, position = await _remove_calls(engine, cutoff, position)
+        purged = replace(purged, outbound_calls=purged.outbound_calls + removed)
+        progress(purged)
     return purged
 
 
@@ -81,3 +105,11 @@ async def _remove(engine: AsyncEngine, statement: TextClause, cutoff: datetime) 
         async with engine.begin() as connection:
             await connection.execute(_SAY_PURGE)
             return (await connection.execute(statement, {"cutoff": cutoff, "rows": BATCH_ROWS})).rowcount
+
+
+async def _remove_calls(engine: AsyncEngine, cutoff: datetime, position: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
+    """Return how many were looked at, how many of them removed, and the position of the last."""
+    with explained():
+        async with engine.begin() as connection:
+            row = (await connection.execute(_CALLS, {"cutoff": cutoff, "rows": BATCH_ROWS, **position})).one_or_none()
+            return (0, 0, position) if row is None else (row.looked, row.removed, {"after": row.after, "after_id": row.after_id})

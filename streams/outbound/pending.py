@@ -64,14 +64,14 @@ async def add_calls(connection: AsyncConnection, calls: Sequence[Call]) -> None:
         await connection.execute(_ADD, {"calls": msgspec.json.encode(calls).decode()})
 
 
-# The kills of a variant that another system was to hear of, and has not been told to undo.
-_KILLS_TO_UNDO = text("""
-SELECT id, kill_id, session_id, target, state, attempts FROM outbound_call AS c
-WHERE variant_id = :variant_id AND event = 'variant_killed' AND state <> 'withdrawn' AND NOT EXISTS (
+IS_TO_UNDO = """c.event = 'variant_killed' AND c.state <> 'withdrawn' AND NOT EXISTS (
     SELECT FROM outbound_call AS r WHERE r.variant_id = c.variant_id AND r.event = 'variant_revived' AND r.kill_id = c.kill_id AND r.target = c.target
-)
-ORDER BY id FOR UPDATE
-""")
+)"""
+"""Whether a call ``c`` tells of a kill that another system was to hear of, and has not been told to undo."""
+
+_KILLS_TO_UNDO = text(f"""
+SELECT id, kill_id, session_id, target, state, attempts FROM outbound_call AS c WHERE variant_id = :variant_id AND {IS_TO_UNDO} ORDER BY id FOR UPDATE
+""")  # noqa: S608 - a constant
 _WITHDRAW = text("UPDATE outbound_call SET state = 'withdrawn', finished_at = now() WHERE id = ANY(CAST(:ids AS bigint[]))")
 
 

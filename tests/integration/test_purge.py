@@ -14,6 +14,7 @@ from models.moments import DAY, to_datetime
 from models.monitoring_record import MonitoringRecord
 from streams import purge as purge_module
 from streams.audit import audit
+from streams.cleanup import revive
 from streams.persistence import persist
 from streams.purge import Purged, purge
 
@@ -85,3 +86,23 @@ async def test_calls_that_were_over_before_the_limit_go(engine: AsyncEngine, sql
         )
     assert await purge(engine, 30, NOW_US) == Purged(sessions=0, audit_rows=0, outbound_calls=1)
     assert sql("SELECT variant_id FROM outbound_call ORDER BY 1") == [("exactly",), ("pending",)]
+
+
+@pytest.mark.parametrize("is_in_pool", [True, False])
+async def test_a_call_that_a_revival_has_to_take_back_stays(engine: AsyncEngine, sql: Sql, monkeypatch: pytest.MonkeyPatch, record: Record, is_in_pool: bool):
+    """However old: as long as the variant is killed, by this kill or another one. Then it goes, and so does what told of the revival."""
+    monkeypatch.setattr(purge_module, "BATCH_ROWS", 1)
+    if is_in_pool:
+        sql("INSERT INTO variant_pool (variant_id, persona_id, status) VALUES ('v1', 'anna', 'active'), ('v2', 'anna', 'active')")
+    kills = [record("killed", variant, post, ended_at_us=ended) for variant, post, ended in (("v1", "p1", NOW_US - 2), ("v1", "p2", NOW_US), ("v2", "p1", NOW_US - 2))]
+    await persist(engine, kills, "t")
+    sql("UPDATE outbound_call SET state = 'confirmed', attempts = 1, finished_at = '2001-01-01Z'")
+    if is_in_pool:
+        sql("UPDATE variant_pool SET status = 'active' WHERE variant_id = 'v2'")
+    assert (await purge(engine, 0, NOW_US)).outbound_calls == 1
+    assert sql("SELECT variant_id FROM variant_monitoring") == [("v1",)]
+    await revive(engine, "v1", actor="ada", request_id=None, now_us=NOW_US)
+    told = sql("SELECT kill_id FROM outbound_call WHERE event = 'variant_revived' ORDER BY id")
+    assert told == [(kill.kill_id,) for kill in kills[:2]]
+    sql("UPDATE outbound_call SET state = 'confirmed', attempts = 1, finished_at = '2001-01-02Z' WHERE state = 'pending'")
+    assert (await purge(engine, 0, NOW_US)).outbound_calls == 4
