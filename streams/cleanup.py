@@ -91,9 +91,21 @@ WITH kill AS MATERIALIZED (
 SELECT count(*) FROM changed
 """)
 
+# A variant that the pool does not know has no row to lock: it is held as a revival holds it, all in one order. The kill is then dated, so that no revival
+# that was committed before counts as its undoing; ``updated_at`` was the begin of this transaction until then.
+_HOLD_UNPOOLED = text("""
+WITH unpooled AS MATERIALIZED (
+    SELECT variant_id, hashtextextended(variant_id, 0) AS key FROM unnest(CAST(:variants AS text[])) AS k (variant_id)
+    WHERE NOT EXISTS (SELECT FROM variant_pool AS v WHERE v.variant_id = k.variant_id) ORDER BY key
+), held AS MATERIALIZED (
+    SELECT variant_id, pg_advisory_xact_lock(key) FROM unpooled
+)
+UPDATE variant_monitoring AS m SET updated_at = clock_timestamp() FROM held WHERE m.variant_id = held.variant_id AND m.session_id = ANY(CAST(:sessions AS uuid[]))
+""")
+
 # Locks the posts in their order, and notes what they were. They get the mark of the kill that holds their variant, which may be an
-# earlier one, of another session: it is that one that a revival undoes. Runs after the pool's rows are locked, as a statement of its own: it must
-# see the posts that were inserted while it waited for those locks.
+# earlier one, of another session: it is that one that a revival undoes. Runs after the variants are locked, as a statement of its own: it must
+# see the posts that were inserted, or restored, while it waited for those locks.
 _CANCEL_POSTS = text("""
 WITH kill AS MATERIALIZED (
     SELECT k.variant_id, coalesce(v.kill_id::text, k.kill_id::text) AS kill_id, k.session_id, k.reason
@@ -131,6 +143,7 @@ async def clean_up(connection: AsyncConnection, kills: Sequence[Kill]) -> Cleane
         return Cleaned(0, 0)
     given = {"variants": list(first), "kills": msgspec.json.encode(list(first.values())).decode()}
     variants = (await connection.execute(_KILL_VARIANTS, given)).scalar_one()
+    await connection.execute(_HOLD_UNPOOLED, {"variants": list(first), "sessions": [str(kill.session_id) for kill in kills]})
     crash_point("after_pool_statement")
     posts = (await connection.execute(_CANCEL_POSTS, given)).scalar_one()
     crash_point("after_posts_statement")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -16,8 +18,11 @@ from models import ids
 from models.errors import Reject
 from models.monitoring_record import MonitoringRecord
 from streams.cleanup import NotKilled, Revived, UnknownVariant, revive
+from streams.database import create_engine
 from streams.outbound.pending import Outcome, PendingCalls
 from streams.persistence import Persisted, persist
+from streams.settings import Settings
+from streams.sweep import sweep
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Record = Callable[..., MonitoringRecord]
@@ -185,6 +190,61 @@ async def test_a_kill_of_a_variant_outside_the_pool_is_undone_once(engine: Async
     answers = await asyncio.gather(*(undo() for _ in range(5)), return_exceptions=True)
     assert sorted(type(answer).__name__ for answer in answers) == ["NotKilled"] * 4 + ["Revived"]
     assert sql("SELECT count(*) FROM monitoring_audit WHERE action = 'variant_revived'") == [(2,)]
+
+
+async def test_a_kill_that_began_before_a_revival_of_another_one_is_not_undone_by_it(engine: AsyncEngine, database: str, sql: Sql, record: Record, undo: Undo):
+    """Nor does it miss the posts that the revival restored, of a variant outside the pool; and it can be undone by another one."""
+    await persist(engine, [record("killed")])
+    sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', now() + interval '1 day', 'scheduled')")
+    await sweep(engine)
+    second = ids.kill_id(ids.session_id("v1", "p2"))
+    await persist(engine, [record("started", post_id="p2")])
+    with psycopg.connect(database) as other:
+        other.execute("SELECT FROM variant_monitoring WHERE post_id = 'p2' FOR UPDATE")
+        kill = asyncio.create_task(persist(engine, [record("killed", post_id="p2")]))
+        await asyncio.sleep(0.3)
+        assert await undo() == Revived("v1", KILL, is_in_pool=False, posts=(1,), posts_passed=0)
+    assert (await kill).posts_cancelled == 1
+    sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', now() + interval '1 day', 'scheduled')")
+    assert await sweep(engine) == 1
+    assert await undo() == Revived("v1", second, is_in_pool=False, posts=(1, 2), posts_passed=0)
+
+
+async def test_a_kill_waits_for_a_revival_under_way(engine: AsyncEngine, database: str, sql: Sql, record: Record, undo: Undo):
+    """Also of a variant that the pool does not know: it cancels what the revival restores."""
+    sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', now() + interval '1 day', 'scheduled')")
+    await persist(engine, [record("killed")])
+    with psycopg.connect(database) as reviver:
+        reviver.execute("SELECT pg_advisory_xact_lock(hashtextextended('v1', 0))")
+        reviver.execute("UPDATE scheduled_post SET status = 'scheduled', cancel_reason = NULL")
+        kill = asyncio.create_task(persist(engine, [record("killed", post_id="p2")]))
+        await asyncio.sleep(0.3)
+        assert not kill.done()
+        reviver.execute("INSERT INTO monitoring_audit (actor, action, variant_id) VALUES ('ada', 'variant_revived', 'v1')")
+        reviver.commit()
+        assert (await kill).posts_cancelled == 1
+    assert (await undo()).kill_id == ids.kill_id(ids.session_id("v1", "p2"))
+
+
+async def test_kills_and_revivals_of_variants_outside_the_pool_do_not_wait_for_each_other_in_a_ring(engine: AsyncEngine, migrated: Settings, sql: Sql, record: Record, undo: Undo):
+    """Batches of the same variants in any order, from two sinks, and revivals: each kill is done once, and undone at most once."""
+    variants = [f"v{number}" for number in range(20)]
+    other = create_engine(migrated)
+
+    async def kill(engine: AsyncEngine, sink: int) -> int:
+        randomness = random.Random(sink)
+        batches = [[record("killed", variant, f"p{sink} {batch}") for variant in randomness.sample(variants, 20)] for batch in range(8)]
+        return sum([(await persist(engine, batch)).killed for batch in batches])
+
+    async def revive_some(seed: int) -> int:
+        outcomes = [await asyncio.gather(undo(random.Random(seed + number).choice(variants)), return_exceptions=True) for number in range(40)]
+        assert {type(outcome) for (outcome,) in outcomes} <= {Revived, NotKilled, UnknownVariant}
+        return sum(isinstance(outcome, Revived) for (outcome,) in outcomes)
+
+    killed, killed_too, *revived = await asyncio.gather(kill(engine, 0), kill(other, 1), revive_some(2), revive_some(3))
+    await other.dispose()
+    assert (killed, killed_too) == (160, 160)
+    assert sql("SELECT count(*) FROM monitoring_audit WHERE action = 'variant_revived'") == [(sum(revived),)]
 
 
 def calls(sql: Sql) -> list[tuple[Any, ...]]:
