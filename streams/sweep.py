@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from streams.database import PATIENCE_SECONDS, explained
+from models.errors import Reject, Retry
+from streams.database import PATIENCE_SECONDS, explained, sqlstate
 
 SWEEP_SECONDS = 2.0
 SHARE = 20
-"""A sweep takes one part in so many of the time at most: where posts are many, sweeps are rarer."""
+"""A sweep takes one part in so many of the time at most, also one that fails: where posts are many, sweeps are rarer."""
 MOST_POSTS = 1_000
 """Most posts that one statement cancels."""
 
@@ -121,15 +122,30 @@ class Sweeper:
         engine: Where.
         swept: Told of the posts that were cancelled.
         clock: Seconds, monotonic.
+        sleep: Pauses for seconds.
     """
 
-    def __init__(self, engine: AsyncEngine, swept: Callable[[int], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._engine, self._swept, self._clock = engine, swept, clock
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        swept: Callable[[int], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._engine, self._swept, self._clock, self._sleep = engine, swept, clock, sleep
+        self._owed_seconds = 0.0
 
     async def step(self) -> float:
-        """Sweep once; returns the pause in seconds until the next time. Errors as ``sweep``."""
+        """Sweep once; returns the pause in seconds until the next time. Errors as ``sweep``; if PostgreSQL was at work until then, the next step begins with a pause."""
+        owed, self._owed_seconds = self._owed_seconds, 0.0
+        await self._sleep(owed)
         began = self._clock()
-        posts = await sweep(self._engine)
+        try:
+            posts = await sweep(self._engine)
+        except (Retry, Reject) as error:
+            if error.__cause__ is not None and sqlstate(error.__cause__) is not None:  # without one it is away: nobody's time was taken
+                self._owed_seconds = SHARE * (self._clock() - began)
+            raise
         if posts:
             self._swept(posts)
             log.info("cancelled %d posts of killed variants that had become runnable", posts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -168,6 +170,38 @@ async def test_slow_sweeps_are_rarer(engine: AsyncEngine):
     sweeper = Sweeper(engine, lambda _: None, lambda: next(times))
     assert await sweeper.step() == pytest.approx(SWEEP_SECONDS)
     assert await sweeper.step() == pytest.approx(SHARE * 1.0)
+
+
+async def test_sweeps_that_run_into_the_time_limit_are_rarer_too(migrated: Settings, database: str, sql: Sql, record: Record):
+    """As where posts are very many and have no index: a sweep that fails takes no larger share of the time. One for which PostgreSQL is away takes none."""
+    engine = create_engine(migrated.model_copy(update={"database_url": SecretStr(f"{database}?options=-c%20statement_timeout%3D200")}))
+    into_pool(sql, "v1")
+    await persist(engine, [record("killed")])
+    sql("ALTER TABLE scheduled_post DISABLE TRIGGER USER")
+    sql(INSERT, "v1", "scheduled")
+    sql("CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$")
+    sql("CREATE TRIGGER dawdling BEFORE UPDATE ON scheduled_post FOR EACH ROW EXECUTE FUNCTION dawdle()")
+    seconds = itertools.count()
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    sweeper = Sweeper(engine, lambda _: None, lambda: float(next(seconds)), sleep)
+    with pytest.raises(Retry, match="statement timeout"):
+        await sweeper.step()
+    sql("DROP TRIGGER dawdling ON scheduled_post")
+    await sweeper.step()
+    await sweeper.step()
+    assert pauses == [0.0, SHARE * 1.0, 0.0]
+    await engine.dispose()
+    nowhere = create_engine(Settings.model_validate({"database_url": "postgresql://early_kill@127.0.0.1:1/early_kill"}))
+    away = Sweeper(nowhere, lambda _: None, lambda: float(next(seconds)), sleep)
+    for _ in range(2):
+        with pytest.raises(Retry):
+            await away.step()
+    assert pauses[3:] == [0.0, 0.0]
+    await nowhere.dispose()
 
 
 def schedule(database: str, variants: list[str], seed: int) -> None:
