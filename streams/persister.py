@@ -112,8 +112,12 @@ class Persister:
         """How many variants wait by themselves: another session has locked their rows, or PostgreSQL is too slow with them."""
         return len(self._held)
 
-    async def persist(self, records: Sequence[MonitoringRecord]) -> Written:
+    async def persist(self, records: Sequence[MonitoringRecord], waits: Callable[[], None] = lambda: None) -> Written:
         """Return when each record is written, or was refused three times by itself. Nothing is dropped, and nothing written twice.
+
+        Args:
+            records: In their order.
+            waits: Called when all that is left are records of variants that wait by themselves.
 
         Raises:
             Stop: The set-up is wrong (password, database, schema, rights): exit, and acknowledge nothing of this call.
@@ -126,6 +130,8 @@ class Persister:
                     task = waiting.create_task(self._catch_up(queue, written, self._held.get(variant_id)))
                     self._held[variant_id] = task
                     task.add_done_callback(partial(self._let_go, variant_id))
+                if blocked:
+                    waits()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         return written

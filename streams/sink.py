@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -31,16 +32,16 @@ from streams.transport import Chunk, ChunkedConsumer
 log = logging.getLogger(__name__)
 
 AT_ONCE = 3
-"""Transactions under way at once; one that waits for a locked row does not hold up the others."""
+"""Chunks under way at once; one of which only variants are left that wait by themselves, as for a locked row, is not counted."""
 CHUNKS_AHEAD = 8
-"""Chunks of one partition that are fetched and not written before no more are fetched."""
+"""Chunks of one partition that are fetched and not written before no more are fetched; those that wait are counted."""
 
 
 class Persister(Protocol):
     """Who writes; ``streams.persister.Persister``."""
 
-    async def persist(self, records: Sequence[MonitoringRecord]) -> Written:
-        """Return when each record is written, or refused for good; raises ``Stop`` when the set-up is wrong."""
+    async def persist(self, records: Sequence[MonitoringRecord], waits: Callable[[], None]) -> Written:
+        """Return when each record is written, or refused for good; calls ``waits`` once only variants are left that wait by themselves. ``Stop``: the set-up is wrong."""
 
 
 class Sink:
@@ -76,10 +77,12 @@ class Sink:
                 task.cancel()
 
     async def _write(self, chunk: Chunk) -> None:
+        slot = ExitStack()
+        slot.callback(self._slots.release)
         try:
             crash_point("sink_after_read")
             records, chunk.records = chunk.records, []
-            await self._write_batch(chunk.tp, records)
+            await self._write_batch(chunk.tp, records, slot.close)
             crash_point("sink_before_ack")
             chunk.ack()
             self._advanced_at = time.monotonic()
@@ -87,9 +90,9 @@ class Sink:
             self._fail(error)
         finally:
             self.unwritten[chunk.tp] -= 1
-            self._slots.release()
+            slot.close()
 
-    async def _write_batch(self, tp: TP, incoming: Sequence[Incoming]) -> None:
+    async def _write_batch(self, tp: TP, incoming: Sequence[Incoming], waits: Callable[[], None]) -> None:
         began = time.monotonic()
         parsed: list[MonitoringRecord] = []
         sources: dict[int, Incoming] = {}
@@ -103,7 +106,7 @@ class Sink:
             else:
                 parsed.append(message)
                 sources[id(message)] = record
-        written = await self._persister.persist(parsed)
+        written = await self._persister.persist(parsed, waits)
         for rejected in written.rejected:
             await self._dead_letter(tp, sources[id(rejected.record)], rejected.reason)
             results["dead_letter"] += 1

@@ -1,0 +1,101 @@
+"""Chunks that wait for PostgreSQL, and chunks that do not wait for those."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from faust.types import TP
+from psycopg import errors
+
+from models import ids
+from models.monitoring_record import MonitoringRecord
+from streams.metrics import Metrics
+from streams.persistence import Persisted
+from streams.persister import Persister
+from streams.sink import AT_ONCE, Sink
+
+
+@dataclass
+class Record:
+    value: bytes
+    key: bytes
+    offset: int = 0
+    timestamp: int = 0
+
+
+@dataclass
+class Chunk:
+    tp: TP
+    records: list[Record]
+    acks: list[str] = field(default_factory=list)
+
+    def ack(self) -> None:
+        self.acks.append("acknowledged")
+
+
+class Log:
+    async def append(self, *_: Any) -> None:
+        pytest.fail("nothing is given up")
+
+
+def chunk(*variants: str, partition: int = 0) -> Chunk:
+    """The start of a session of each variant."""
+    records = []
+    for variant in variants:
+        session = ids.session_id(variant, "p")
+        record = MonitoringRecord(
+            record_id=ids.record_id(session, "started"),
+            session_id=session,
+            kind="started",
+            variant_id=variant,
+            persona_id="anna",
+            post_id="p",
+            expected_engagement_rate=0.06,
+            kill_threshold=0.5,
+            min_interactions=10,
+            timeout_minutes=10.0,
+            policy="ratio",
+            started_at_us=1_700_000_000_000_000,
+            monitoring_metadata={},
+        )
+        records.append(Record(record.to_bytes(), variant.encode()))
+    return Chunk(TP("monitoring_record", partition), records)
+
+
+def give_up(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [errors.LockNotAvailable("canceling statement due to lock timeout"), errors.QueryCanceled("canceling statement due to statement timeout")])
+async def test_chunks_that_wait_for_a_variant_keep_none_from_being_written(error: Exception):
+    """However many there are: others are taken, written and acknowledged; those that wait are, when nothing blocks their variants any more."""
+    blocked = {"slow"}
+    gate = asyncio.Event()
+
+    async def write(records: Sequence[MonitoringRecord]) -> Persisted:
+        if blocked & {record.variant_id for record in records}:
+            raise error
+        return Persisted(started=len(records))
+
+    async def sleep(_: float) -> None:
+        await (gate.wait() if persister.held_variants else asyncio.sleep(0))
+
+    persister = Persister(write, clock_us=lambda: 0, sleep=sleep, jitter=lambda: 1.0)
+    sink = Sink(persister, Log(), "dead_letter", Metrics(), lambda: 0, give_up)
+    waiting = [chunk("slow", f"v{number}") for number in range(2 * AT_ONCE)]
+    others = [chunk("w", partition=1) for _ in range(2 * AT_ONCE)]
+    async with asyncio.timeout(5):
+        for one in waiting + others:
+            await sink.take(one)  # type: ignore[arg-type]
+        while not all(one.acks for one in others):
+            await asyncio.sleep(0)
+        assert not any(one.acks for one in waiting)
+        blocked.clear()
+        gate.set()
+        await sink.drain(5)
+    assert [one.acks for one in waiting + others] == [["acknowledged"]] * 4 * AT_ONCE
+    assert sink._slots._value == AT_ONCE
