@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from models.errors import Stop
-from streams.ports import Log, Place
+from streams.ports import Log
 from streams.tables import CLAIM, GENERATION, Recovered, generation_of
 
 FIRST = "f"
@@ -123,9 +123,9 @@ class Changelog:
                     return ticket
                 await self._claim_again()
 
-    async def _send(self, records: list[tuple[bytes, bytes | None]], on: object | None = None, headers: Sequence[tuple[str, bytes]] = ()) -> _Ticket | None:
+    async def _send(self, records: list[tuple[bytes, bytes | None]], on: object | None = None, headers: Sequence[tuple[str, bytes]] | None = None) -> _Ticket | None:
         """Append records; on a course that is given only, otherwise None."""
-        sent = await self._log.send_all(self.topic, self._partition, records, [*self._headers, *headers], on)
+        sent = await self._log.send_all(self.topic, self._partition, records, headers or self._headers, on)
         if sent is None:
             return None
         name = self._log.course(sent)
@@ -138,26 +138,27 @@ class Changelog:
     async def _claim_again(self) -> None:
         """Begin a course with a claim of the next generation: of what the last one had sent, some may have arrived, some not, and some may yet.
 
+        Nothing of that generation may be sent before it is known that it is nobody else's; nor once the partition is let go.
+
         Raises:
             Overtaken: Before it is anything that this owner has not written.
         """
-        own = range(self._first, self._generation + 1)
-        self._generation += 1
         by_us = (FIRST, b"%d" % self._first)
-        ticket, place = await self._claim_somewhere(by_us)
-        for record in await self._log.read(self.topic, self._partition, self._seen, place.first):
-            if not self.is_let_go and generation_of(record.headers) not in own and by_us not in record.headers:
-                self._overtaken(self._seen, record.offset)
-        ticket.course.base, self._seen = place.first - ticket.position, place.end
-
-    async def _claim_somewhere(self, *headers: tuple[str, bytes]) -> tuple[_Ticket, Place]:
-        """Write claims, on whatever course, until it is known where one of them stands."""
-        while True:
+        headers = [(GENERATION, b"%d" % (self._generation + 1)), by_us]
+        while not self.is_let_go:
             ticket = await self._send([(CLAIM, None)], headers=headers)
-            if ticket is not None and await self._log.delivered(ticket.sent):
-                place = self._log.place(ticket.sent)
-                if place is not None:
-                    return ticket, place
+            place = self._log.place(ticket.sent) if ticket is not None and await self._log.delivered(ticket.sent) else None
+            if ticket is None or place is None:
+                continue
+            between = await self._log.read(self.topic, self._partition, self._seen, place.first)
+            if self.is_let_go:
+                return
+            for record in between:
+                if not self._first <= generation_of(record.headers) <= self._generation and by_us not in record.headers:
+                    self._overtaken(self._seen, record.offset)
+            ticket.course.base, self._seen = place.first - ticket.position, place.end
+            self._generation += 1
+            return
 
     async def delivered(self, ticket: _Ticket) -> bool:
         """Wait for the acknowledgement; False asks to send again.

@@ -245,6 +245,26 @@ async def test_two_owners_that_claim_anew_at_once_know_each_other() -> None:
         await write(lingering, (b"a", b"1"))
 
 
+@pytest.mark.parametrize("when", ["its claim is sent", "what stands before it is read"])
+async def test_whoever_lets_go_while_it_claims_anew_takes_no_generation(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """It may be the next owner's by now, and what is sent in it would count."""
+    log = PartitionLog()
+    owned = changelog(log)
+    await owned.claim()
+    log.failing = [False]
+    assert not await write(owned, (b"a", b"older"))
+    name = "delivered" if when == "its claim is sent" else "read"
+    act = getattr(log, name)
+
+    async def act_and_revoke(*given: Any) -> Any:
+        owned.is_let_go = True
+        return await act(*given)
+
+    monkeypatch.setattr(log, name, act_and_revoke)
+    await owned.send([(b"a", b"older")])
+    assert log.rows[1:] == [(CLAIM, None, 2), (b"a", b"older", 1)]
+
+
 async def test_a_record_of_somebody_else_is_noticed_where_nothing_is_written() -> None:
     """Before compaction takes what it hides. What is on its way, or was written since the end was asked for, is no reason."""
     log = PartitionLog()
