@@ -11,12 +11,12 @@ import pytest
 from faust.types import TP
 from psycopg import errors
 
-from models import ids
 from models.monitoring_record import MonitoringRecord
 from streams.metrics import Metrics
 from streams.persistence import Persisted
 from streams.persister import Persister
 from streams.sink import AT_ONCE, Sink
+from tests.records import start_of
 
 
 @dataclass
@@ -44,25 +44,7 @@ class Log:
 
 def chunk(*variants: str, partition: int = 0) -> Chunk:
     """The start of a session of each variant."""
-    records = []
-    for variant in variants:
-        session = ids.session_id(variant, "p")
-        record = MonitoringRecord(
-            record_id=ids.record_id(session, "started"),
-            session_id=session,
-            kind="started",
-            variant_id=variant,
-            persona_id="anna",
-            post_id="p",
-            expected_engagement_rate=0.06,
-            kill_threshold=0.5,
-            min_interactions=10,
-            timeout_minutes=10.0,
-            policy="ratio",
-            started_at_us=1_700_000_000_000_000,
-            monitoring_metadata={},
-        )
-        records.append(Record(record.to_bytes(), variant.encode()))
+    records = [Record(start_of(variant, started_at_us=1_700_000_000_000_000).to_bytes(), variant.encode()) for variant in variants]
     return Chunk(TP("monitoring_record", partition), records)
 
 

@@ -10,31 +10,11 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from models import ids
 from models.errors import Stop
 from models.monitoring_record import MonitoringRecord
 from streams.persistence import Persisted
 from streams.persister import LONGEST_PAUSE_SECONDS, Persister, Written, pause_seconds
-
-
-def start(variant_id: str, post_id: str = "p") -> MonitoringRecord:
-    """A record; which one does not matter here."""
-    session = ids.session_id(variant_id, post_id)
-    return MonitoringRecord(
-        record_id=ids.record_id(session, "started"),
-        session_id=session,
-        kind="started",
-        variant_id=variant_id,
-        persona_id="anna",
-        post_id=post_id,
-        expected_engagement_rate=0.06,
-        kill_threshold=0.5,
-        min_interactions=10,
-        timeout_minutes=10.0,
-        policy="ratio",
-        started_at_us=0,
-        monitoring_metadata={},
-    )
+from tests.records import start_of
 
 
 class Database:
@@ -95,7 +75,7 @@ def persister_on(database: Database, clock: Clock) -> Persister:
 async def test_a_batch_is_one_transaction():
     """And its effect is reported."""
     database = Database()
-    written = await persister_on(database, Clock()).persist([start("a"), start("b")])
+    written = await persister_on(database, Clock()).persist([start_of("a"), start_of("b")])
     assert (written.persisted, written.rejected, database.committed) == (Persisted(started=2), [], [["a/p", "b/p"]])
 
 
@@ -105,7 +85,7 @@ async def test_an_outage_is_waited_for_with_one_line_each_way(caplog: pytest.Log
     database, clock = Database(), Clock()
     database.script = [psycopg.OperationalError("connection refused")] * 12
     persister = persister_on(database, clock)
-    written = await persister.persist([start("a")])
+    written = await persister.persist([start_of("a")])
     assert written.persisted == Persisted(started=1)
     assert clock.pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10, 10, 10])
     assert [record.getMessage() for record in caplog.records] == [
@@ -127,7 +107,7 @@ async def test_readiness_can_see_the_outage():
         await clock.sleep(seconds)
 
     persister = Persister(database.write, clock_us=clock, sleep=sleep, jitter=lambda: 1.0)
-    await persister.persist([start("a")])
+    await persister.persist([start_of("a")])
     assert seen == [5, 5]
 
 
@@ -135,7 +115,7 @@ async def test_a_deadlock_is_no_outage(caplog: pytest.LogCaptureFixture):
     """It is tried again without a word."""
     database = Database()
     database.script = [errors.DeadlockDetected("deadlock detected"), errors.SerializationFailure("could not serialize")]
-    written = await persister_on(database, Clock()).persist([start("a")])
+    written = await persister_on(database, Clock()).persist([start_of("a")])
     assert written.persisted == Persisted(started=1)
     assert caplog.records == []
 
@@ -145,7 +125,7 @@ async def test_a_wrong_set_up_stops():
     database = Database()
     database.script = [errors.UndefinedTable('relation "variant_monitoring" does not exist')]
     with pytest.raises(Stop, match=r'PostgreSQL: relation "variant_monitoring" does not exist'):
-        await persister_on(database, Clock()).persist([start("a")])
+        await persister_on(database, Clock()).persist([start_of("a")])
     assert database.attempts == 1
 
 
@@ -154,14 +134,14 @@ async def test_a_mistake_of_this_program_is_let_through():
     database = Database()
     database.script = [KeyError("oops")]
     with pytest.raises(KeyError, match="oops"):
-        await persister_on(database, Clock()).persist([start("a")])
+        await persister_on(database, Clock()).persist([start_of("a")])
 
 
 async def test_a_refused_record_is_given_back_after_three_tries_by_itself():
     """The others of the batch are written, those of its own variant too."""
     database = Database()
     database.refused = {"bad"}
-    batch = [start("a"), start("bad"), start("b")]
+    batch = [start_of("a"), start_of("bad"), start_of("b")]
     written = await persister_on(database, Clock()).persist(batch)
     assert [(rejected.record, rejected.reason) for rejected in written.rejected] == [(batch[1], "PostgreSQL: violates check constraint")]
     assert database.committed == [["a/p"], ["b/p"]]
@@ -172,7 +152,7 @@ async def test_a_record_that_is_taken_at_the_third_try_is_not_given_back():
     """Three tries are three."""
     database = Database()
     database.script = [errors.CheckViolation("no")] * 3
-    written = await persister_on(database, Clock()).persist([start("a")])
+    written = await persister_on(database, Clock()).persist([start_of("a")])
     assert (written.rejected, written.persisted) == ([], Persisted(started=1))
 
 
@@ -180,7 +160,7 @@ async def test_an_outage_among_the_tries_rejects_nothing():
     """Only answers count as tries."""
     database = Database()
     database.script = [errors.CheckViolation("no"), errors.CheckViolation("no"), *[psycopg.OperationalError("gone")] * 9, errors.CheckViolation("no")]
-    written = await persister_on(database, Clock()).persist([start("a")])
+    written = await persister_on(database, Clock()).persist([start_of("a")])
     assert (written.rejected, written.persisted) == ([], Persisted(started=1))
 
 
@@ -189,9 +169,9 @@ async def test_locked_rows_hold_up_only_their_variant(caplog: pytest.LogCaptureF
     database, clock = Database(), Clock()
     database.locked = {"a"}
     persister = persister_on(database, clock)
-    first = asyncio.create_task(persister.persist([start("a", "1"), start("b", "1"), start("a", "2")]))
-    second = asyncio.create_task(persister.persist([start("c", "1"), start("a", "3")]))
-    third = await persister.persist([start("d", "1")])
+    first = asyncio.create_task(persister.persist([start_of("a", "1"), start_of("b", "1"), start_of("a", "2")]))
+    second = asyncio.create_task(persister.persist([start_of("c", "1"), start_of("a", "3")]))
+    third = await persister.persist([start_of("d", "1")])
     assert third.persisted == Persisted(started=1)
     await until(lambda: len(database.committed) == 3)
     assert (first.done(), second.done(), persister.held_variants, persister.away_since_us) == (False, False, 1, None)
@@ -215,9 +195,9 @@ async def test_a_later_call_does_not_overtake_an_earlier_one_that_pauses():
         await (gate.wait() if pauses == 1 else asyncio.sleep(seconds * 0))
 
     persister = Persister(database.write, clock_us=Clock(), sleep=sleep, jitter=lambda: 1.0)
-    first = asyncio.create_task(persister.persist([start("a", "1")]))
+    first = asyncio.create_task(persister.persist([start_of("a", "1")]))
     await until(lambda: pauses)
-    second = asyncio.create_task(persister.persist([start("a", "2")]))
+    second = asyncio.create_task(persister.persist([start_of("a", "2")]))
     database.locked.clear()
     for _ in range(20):
         await asyncio.sleep(0)
@@ -233,7 +213,7 @@ async def test_a_lock_on_everything_is_not_probed_row_by_row():
     variants = [f"v{number}" for number in range(100)]
     database.locked = set(variants)
     persister = persister_on(database, Clock())
-    call = asyncio.create_task(persister.persist([start(variant) for variant in variants]))
+    call = asyncio.create_task(persister.persist([start_of(variant) for variant in variants]))
     await until(lambda: persister.held_variants)
     assert database.attempts == 1 + 3
     database.locked.clear()
@@ -245,11 +225,11 @@ async def test_a_record_that_takes_too_long_holds_up_only_its_variant(caplog: py
     database, clock = Database(), Clock()
     database.slow = {"a"}
     persister = persister_on(database, clock)
-    first = asyncio.create_task(persister.persist([start("b", "1"), start("a", "1"), start("c", "1"), start("a", "2")]))
+    first = asyncio.create_task(persister.persist([start_of("b", "1"), start_of("a", "1"), start_of("c", "1"), start_of("a", "2")]))
     await until(lambda: persister.held_variants)
     assert database.attempts == 2 + 3
-    second = asyncio.create_task(persister.persist([start("a", "3"), start("d", "1")]))
-    third = await persister.persist([start("e", "1")])
+    second = asyncio.create_task(persister.persist([start_of("a", "3"), start_of("d", "1")]))
+    third = await persister.persist([start_of("e", "1")])
     assert third.persisted == Persisted(started=1)
     await until(lambda: max(clock.pauses) == 10)
     assert (first.done(), second.done(), persister.held_variants, persister.away_since_us) == (False, False, 1, None)
@@ -266,7 +246,7 @@ async def test_one_time_out_splits_no_batch(error: Exception):
     """PostgreSQL may be slow for a moment; it may also answer nothing at all for a moment."""
     database, clock = Database(), Clock()
     database.script = [error]
-    assert (await persister_on(database, clock).persist([start("a"), start("b")])).persisted == Persisted(started=2)
+    assert (await persister_on(database, clock).persist([start_of("a"), start_of("b")])).persisted == Persisted(started=2)
     assert (database.committed, clock.pauses) == ([["a/p", "b/p"]], [0.1])
 
 
@@ -275,7 +255,7 @@ async def test_a_postgresql_that_answers_nothing_takes_no_records():
     database = Database()
     database.script = [TimeoutError()] * 2
     persister = persister_on(database, Clock())
-    call = asyncio.create_task(persister.persist([start("a")]))
+    call = asyncio.create_task(persister.persist([start_of("a")]))
     await until(lambda: persister.held_variants)
     assert persister.away_since_us == 0
     assert (await call, persister.away_since_us) == (Written(Persisted(started=1)), None)
@@ -291,7 +271,7 @@ async def test_a_postgresql_that_is_slow_with_everything_is_asked_rarely():
         await (gate.wait() if seconds >= LONGEST_PAUSE_SECONDS else asyncio.sleep(0))
 
     persister = Persister(database.write, clock_us=Clock(), sleep=sleep, jitter=lambda: 1.0)
-    call = asyncio.create_task(persister.persist([start(variant) for variant in variants]))
+    call = asyncio.create_task(persister.persist([start_of(variant) for variant in variants]))
     for _ in range(1_000):
         await asyncio.sleep(0)
     assert (persister.held_variants, database.committed, persister.away_since_us) == (100, [], 0)
@@ -307,9 +287,9 @@ async def test_a_cancelled_call_does_not_block_its_variant():
     database = Database()
     database.locked = {"a"}
     persister = persister_on(database, Clock())
-    call = asyncio.create_task(persister.persist([start("a", "1")]))
+    call = asyncio.create_task(persister.persist([start_of("a", "1")]))
     await until(lambda: persister.held_variants)
-    follower = asyncio.create_task(persister.persist([start("a", "2")]))
+    follower = asyncio.create_task(persister.persist([start_of("a", "2")]))
     for _ in range(5):
         await asyncio.sleep(0)
     call.cancel()
@@ -323,7 +303,7 @@ async def test_a_wrong_set_up_found_while_waiting_for_a_lock_stops_the_call():
     database = Database()
     database.locked = {"a"}
     persister = persister_on(database, Clock())
-    call = asyncio.create_task(persister.persist([start("a")]))
+    call = asyncio.create_task(persister.persist([start_of("a")]))
     await until(lambda: persister.held_variants)
     database.script = [errors.InsufficientPrivilege("permission denied")]
     with pytest.raises(Stop, match="permission denied"):
