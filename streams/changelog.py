@@ -78,6 +78,10 @@ class Changelog:
     def _headers(self) -> Sequence[tuple[str, bytes]]:
         return ((GENERATION, b"%d" % self._generation),)
 
+    @property
+    def _by_us(self) -> tuple[str, bytes]:
+        return FIRST, b"%d" % self._first
+
     async def claim(self) -> None:
         """Write the claim, and again what records of earlier generations stand in front of. Nothing else may be sent before it returns.
 
@@ -98,9 +102,9 @@ class Changelog:
     async def _claimed(self) -> int | None:
         """Write the claim; return where it stands, if that is known."""
         self._first = self._generation = self._recovered.furthest + 1
-        ticket = None
-        while ticket is None or not await self._log.delivered(ticket.sent):
-            ticket = await self._send([(CLAIM, None)])
+        ticket = await self._send_claim(*self._headers)
+        while not await self._log.delivered(ticket.sent):
+            ticket = await self._send_claim(*self._headers)
         place = self._log.place(ticket.sent)
         if place is None:
             return None
@@ -118,22 +122,23 @@ class Changelog:
         records = list(records)
         async with self._sending:  # several batches, with a pause between two: what came in between would look like another worker's
             while True:
-                ticket = await self._send(records, None if self._course is None or self.is_let_go else self._course.name)
-                if ticket is not None:
-                    return ticket
+                course = None if self._course is None or self.is_let_go else self._course.name
+                sent = await self._log.send_all(self.topic, self._partition, records, self._headers, course)
+                if sent is not None:
+                    return self._ticket(sent, len(records))
                 await self._claim_again()
 
-    async def _send(self, records: list[tuple[bytes, bytes | None]], on: object | None = None, headers: Sequence[tuple[str, bytes]] | None = None) -> _Ticket | None:
-        """Append records; on a course that is given only, otherwise None."""
-        sent = await self._log.send_all(self.topic, self._partition, records, headers or self._headers, on)
-        if sent is None:
-            return None
+    async def _send_claim(self, *headers: tuple[str, bytes]) -> _Ticket:
+        """Append a claim, on whatever course there is."""
+        return self._ticket(await self._log.send_all(self.topic, self._partition, [(CLAIM, None)], headers), 1)
+
+    def _ticket(self, sent: Any, size: int) -> _Ticket:
         name = self._log.course(sent)
         if self._course is None or self._course.name is not name:
             self._course = _Course(name)
         course, position = self._course, self._course.count
-        course.count += len(records)
-        return _Ticket(sent, course, position, len(records))
+        course.count += size
+        return _Ticket(sent, course, position, size)
 
     async def _claim_again(self) -> None:
         """Begin a course with a claim of the next generation: of what the last one had sent, some may have arrived, some not, and some may yet.
@@ -143,21 +148,15 @@ class Changelog:
         Raises:
             Overtaken: Before it is anything that this owner has not written.
         """
-        by_us = (FIRST, b"%d" % self._first)
-        headers = [(GENERATION, b"%d" % (self._generation + 1)), by_us]
         while not self.is_let_go:
-            ticket = await self._send([(CLAIM, None)], headers=headers)
-            place = self._log.place(ticket.sent) if ticket is not None and await self._log.delivered(ticket.sent) else None
-            if ticket is None or place is None:
+            ticket = await self._send_claim((GENERATION, b"%d" % (self._generation + 1)), self._by_us)
+            place = self._log.place(ticket.sent) if await self._log.delivered(ticket.sent) else None
+            if place is None:
                 continue
-            between = await self._log.read(self.topic, self._partition, self._seen, place.first)
-            if self.is_let_go:
-                return
-            for record in between:
-                if not self._first <= generation_of(record.headers) <= self._generation and by_us not in record.headers:
-                    self._overtaken(self._seen, record.offset)
-            ticket.course.base, self._seen = place.first - ticket.position, place.end
-            self._generation += 1
+            await self._require_own(place.first)
+            if not self.is_let_go:
+                ticket.course.base, self._seen = place.first - ticket.position, place.end
+                self._generation += 1
             return
 
     async def delivered(self, ticket: _Ticket) -> bool:
@@ -195,10 +194,14 @@ class Changelog:
         async with self._picking_up:
             if course.base is not None:
                 return
-            for record in await self._log.read(self.topic, self._partition, self._seen, base):
-                if not self.is_let_go and generation_of(record.headers) != self._generation:
-                    self._overtaken(self._seen, record.offset)
+            await self._require_own(base)
             course.base = base
+
+    async def _require_own(self, end: int) -> None:
+        """Read what is between the last record acknowledged and ``end``; raises ``Overtaken`` if this owner has not written all of it, unless the partition is let go."""
+        for record in await self._log.read(self.topic, self._partition, self._seen, end):
+            if not (self.is_let_go or self._first <= generation_of(record.headers) <= self._generation or self._by_us in record.headers):
+                self._overtaken(self._seen, record.offset)
 
     def _overtaken(self, expected: int, found: int) -> None:
         raise Overtaken(f"another worker has written to {self.topic}[{self._partition}], where offset {expected} was next and {found} came; this one starts anew")

@@ -306,21 +306,19 @@ class PartitionWorker:
         await self._write(self._changelogs.event_id, dropped)
 
     async def _write_states(self, sessions: list[Session]) -> None:
+        await self._write_in_turn(sessions, lambda part: [(self._session_key(session), encode_session(session)) for session in part])
+
+    async def _delete_states(self, sessions: list[Session]) -> None:
+        """Delete what is forgotten; but not the state of a session that has the same key, for the same post came again meanwhile."""
+        await self._write_in_turn(sessions, lambda part: [(key, None) for session in part if (key := self._session_key(session)) != self._key_in_use(session)])
+
+    async def _write_in_turn(self, sessions: list[Session], records_of: Callable[[list[Session]], list[tuple[bytes, bytes | None]]]) -> None:
         """Write each session as it is when its turn comes, so that a later write never carries an earlier state."""
         for part in _slices(sessions):
             while not self.is_closed:
                 async with self._ordering:
-                    ticket = await self._changelogs.engagement.send([(self._session_key(session), encode_session(session)) for session in part])
-                if await self._changelogs.engagement.delivered(ticket):
-                    break
-
-    async def _delete_states(self, sessions: list[Session]) -> None:
-        """Delete what is forgotten; but not the state of a session that has the same key, for the same post came again meanwhile."""
-        for part in _slices(sessions):
-            while not self.is_closed:
-                async with self._ordering:
-                    keys = [key for session in part if (key := self._session_key(session)) != self._key_in_use(session)]
-                    ticket = await self._changelogs.engagement.send([(key, None) for key in keys]) if keys else None
+                    records = records_of(part)
+                    ticket = await self._changelogs.engagement.send(records) if records else None
                 if ticket is None or await self._changelogs.engagement.delivered(ticket):
                     break
 

@@ -449,14 +449,20 @@ async def test_a_drained_worker_has_nothing_left_to_repeat() -> None:
     assert (session.start_pending, session.end_pending, session.end is not None) == (False, False, True)
 
 
-async def test_a_day_later_the_state_is_deleted() -> None:
-    """With all that belongs to it."""
+async def a_day_later() -> World:
+    """A world whose session has ended, was told, and has just been forgotten; nothing of that is written yet."""
     world = World()
     await world.fold("variant_posted", post())
     after = T_MS * 1_000 + 600_000_000 + 86_400_000_000 + 1
     await world.worker.tick(after, 0)
     await world.worker.drain()
     await world.worker.tick(after, after)
+    return world
+
+
+async def test_a_day_later_the_state_is_deleted() -> None:
+    """With all that belongs to it."""
+    world = await a_day_later()
     await world.worker.flush()
     assert world.log.sent[-1][0] == "engagement"
     assert world.log.sent[-1][2] is None
@@ -464,12 +470,7 @@ async def test_a_day_later_the_state_is_deleted() -> None:
 
 async def test_a_post_that_comes_again_as_its_session_is_forgotten_keeps_its_new_state() -> None:
     """Both have the same key: what the old one leaves must not be deleted behind what the new one is."""
-    world = World()
-    await world.fold("variant_posted", post())
-    after = T_MS * 1_000 + 600_000_000 + 86_400_000_000 + 1
-    await world.worker.tick(after, 0)
-    await world.worker.drain()
-    await world.worker.tick(after, after)
+    world = await a_day_later()
     await world.fold("variant_posted", post(), first=1)
     sent = len(world.log.sent)
     await world.worker.drain()
