@@ -7,6 +7,7 @@ import asyncio
 import logging
 import math
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -24,7 +25,9 @@ from tests.faults.servers import Servers, serving
 
 
 def main() -> int:
-    """Run them; exit code 1 if there was a violation."""
+    """Run them; exit code 1 if there was a violation. SIGTERM ends them as Ctrl-C does: with all servers and workers stopped."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     given = argparse.ArgumentParser(prog="make faults ARGS=…", description=__doc__)
     given.add_argument("--runs", type=int, default=200, help="number of schedules [default: 200, about four hours]")
     given.add_argument("--seed", type=int, default=1, help="seed of the first; the next ones follow")
