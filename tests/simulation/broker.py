@@ -263,7 +263,7 @@ class SimulatedLog:
             self._arrive(name, [queue.popleft() for _ in range(rng.randint(0, len(queue)))])
             at = self._loop.now
             while strays and queue:
-                at += rng.choice((0, rng.randrange(3_000), rng.randrange(100_000), rng.randrange(2_000_000), rng.randrange(5_000_000)))
+                at += rng.choice((0, rng.randrange(3_000), rng.randrange(100_000), rng.randrange(2_000_000), rng.randrange(20_000_000)))
                 self._stray(at, name, [queue.popleft() for _ in range(rng.randint(1, len(queue)))])
             queue.clear()
 

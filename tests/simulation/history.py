@@ -20,6 +20,8 @@ START = 1_700_000_000_000_000
 MILLISECOND = 1_000
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
+QUIET = 11 * SECOND
+"""From one event to the next where there are few: compaction may come in between."""
 KINDS = ("view", "like", "reply", "repost", "quote", "share", "click", "save")
 TOTALS = ("views", "likes", "replies", "reposts", "quotes", "shares", "clicks", "saves")
 
@@ -33,12 +35,14 @@ class Shape:
         anonymous: Share of interactions without ``post_id``.
         late_posts: Some posts come later than interactions wait for them.
         strays: Workers do not die but hang, and what they had sent arrives when their partitions are somebody else's.
+        quiet: Share of histories in which next to nothing happens for most of the time, so that nobody writes to the changelogs.
     """
 
     stops: bool = False
     anonymous: float = 0.0
     late_posts: bool = False
     strays: bool = False
+    quiet: float = 0.0
     events: tuple[int, int] = (60, 860)
 
 
@@ -104,6 +108,9 @@ def make_history(seed: int, shape: Shape) -> History:
     longest = 0
     total = rng.randint(*shape.events)
     variants = rng.randint(1, 4)
+    if (chance := Dice(f"quiet {seed}")).random() < shape.quiet:
+        variants = 0
+        longest = _quiet_variant(chance, draft, shape, chance.randrange(partitions), span, grace)
     for variant in range(variants):
         partition = rng.randrange(partitions)
         longest = max(longest, _variant(rng, draft, shape, f"v{variant}" if rng.random() < 0.9 else f"vé {variant}", partition, span, wait, grace, total // variants))
@@ -169,6 +176,29 @@ def _variant(rng: Random, draft: _Draft, shape: Shape, variant: str, partition: 
         post, posted_at, timeout = rng.choice(windows)
         _interaction(rng, draft, shape, variant, post, partition, posted_at, timeout, grace, number)
     return longest
+
+
+def _quiet_variant(rng: Random, draft: _Draft, shape: Shape, partition: int, span: int, grace: int) -> int:
+    """Post a variant that is seen for a second now and then, and not in between."""
+    variant, post = "quiet", "p0"
+    posted_at = START + rng.randrange(span)
+    timeout_minutes = rng.uniform(0.3, 0.6)
+    value = {
+        "variant_id": variant,
+        "persona_id": "persona",
+        "post_id": post,
+        "posted_at": _moment(rng, posted_at, draft),
+        "timeout_minutes": timeout_minutes,
+        "expected_engagement_rate": 1.0,
+        "kill_threshold": 1.0,
+        "min_interactions": 1_000,
+    }
+    draft.add(rng, "variant_posted", partition, posted_at, variant.encode(), _encode(value, rng, draft))
+    timeout = round(timeout_minutes * 60e6)
+    for begin in range(posted_at, posted_at + timeout, QUIET):
+        for _ in range(rng.randint(1, 6)):
+            _interaction(rng, draft, shape, variant, post, partition, begin, SECOND, grace, len(draft.items))
+    return timeout
 
 
 def _interaction(rng: Random, draft: _Draft, shape: Shape, variant: str, post: str, partition: int, posted_at: int, timeout: int, grace: int, number: int) -> None:

@@ -179,6 +179,11 @@ def without_looking_for_gaps(patch: Patch) -> None:
     patch.setattr(Changelog, "_overtaken", lambda _self, _expected, _found: None)
 
 
+def without_looking_at_quiet_changelogs(patch: Patch) -> None:
+    """What another has written to a changelog is noticed only by who writes to it, and by then compaction may have taken what it hides."""
+    patch.setattr(Changelog, "look", lambda _self, _end: None)
+
+
 def without_writing_again(patch: Patch) -> None:
     """What strays stand in front of is left to compaction."""
     claim = Changelog.claim
@@ -219,5 +224,6 @@ SAFEGUARDS: Sequence[Safeguard] = (
     Safeguard(without_claims, Shape(stops=True, strays=True)),
     Safeguard(without_claiming_again, Shape(stops=True, strays=True)),
     Safeguard(without_looking_for_gaps, Shape(stops=True, strays=True)),
+    Safeguard(without_looking_at_quiet_changelogs, Shape(stops=True, strays=True, quiet=1.0)),
     Safeguard(without_writing_again, Shape(stops=True, strays=True)),
 )

@@ -27,8 +27,8 @@ from tests.simulation.loop import SimulatedLoop
 TOPICS = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
 COMPACTION_LAG = 8_000_000
 """Microseconds for which compaction takes nothing away."""
-CHANGELOG_LOOK = 2.0
-"""Seconds between two looks whether somebody else has written to a changelog."""
+CHANGELOG_LOOK = 1.0
+"""Seconds between two looks whether somebody else has written to a changelog; less than a worker has to have rested for."""
 FLUSH_PAUSE = 1.0
 """Seconds until the next flush at the longest."""
 CHANGELOGS = ("engagement", "event_id", "waiting")
