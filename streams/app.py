@@ -61,10 +61,13 @@ class Worker(faust.Worker):  # type: ignore[misc]
         try:
             await super().start()
         except Exception as error:  # noqa: BLE001 - Faust would end with a traceback
-            self._fail(error)
+            self._crash(error)
 
     def _crash(self, reason: BaseException) -> None:
-        self._fail(reason)
+        if self._signal_stop_time is None:
+            self._fail(reason)
+        else:  # what it was told to stop in the middle of may be gone
+            log.warning("leaving with work undone, which is done again after the next start: %r", reason)
 
     def _schedule_shutdown(self, signal: signal.Signals) -> None:
         last = threading.Timer(LEAVE_SECONDS, _leave)  # a thread: the event loop may be what stands still

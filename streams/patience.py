@@ -96,6 +96,10 @@ class WaitingTransport(ChunkedTransport):
     Consumer = WaitingConsumer
     Producer = WaitingProducer
 
+    async def _create_topic(self, *arguments: Any, **options: Any) -> None:
+        """Create a topic, each caller for itself: of those that Faust lets share one attempt, all others wait for ever once it fails, and one that is cancelled makes it fail."""
+        await self._really_create_topic(*arguments, **options)
+
 
 class WaitingRecovery(Recovery):  # type: ignore[misc]
     """Reads changelogs back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,24 @@ def test_a_signal_sets_the_last_moment_too(monkeypatch: pytest.MonkeyPatch) -> N
     Worker.__new__(Worker)._schedule_shutdown(signal.SIGTERM)
     assert seen == [(LEAVE_SECONDS, True), "shutdown", 0, signal.SIGTERM]
     assert LEAVE_SECONDS < 10
+
+
+@pytest.mark.parametrize("is_leaving", [True, False])
+async def test_what_fails_as_the_worker_leaves_is_no_error(monkeypatch: pytest.MonkeyPatch, *, is_leaving: bool) -> None:
+    """What it was told to stop in the middle of may be gone: seen with a monitor that was told so as it made sure of its changelogs."""
+    failed: list[BaseException] = []
+    error = asyncio.InvalidStateError("invalid state")
+
+    async def start(_worker: Worker) -> None:
+        raise error
+
+    monkeypatch.setattr(faust.Worker, "start", start)
+    worker = Worker.__new__(Worker)
+    worker._fail = failed.append  # type: ignore[assignment]
+    worker._signal_stop_time = 1.0 if is_leaving else None
+    await worker.start()
+    worker._crash(error)
+    assert failed == ([] if is_leaving else [error, error])
 
 
 @pytest.mark.parametrize("is_leaving", [True, False])

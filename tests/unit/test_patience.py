@@ -95,6 +95,30 @@ async def test_a_topic_is_created_when_a_broker_is_known():
     assert created == ["changelog"]
 
 
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_each_caller_creates_a_topic_for_itself(monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool):
+    """A table and Faust's conductor create the same changelog at once. With Faust's own, which shares one attempt, the second waits for ever if the first fails, and the first fails if the second is cancelled."""
+    transport = create_app(Settings(), "patience").transport
+    asked = 0
+
+    async def create(*_: object, **__: object) -> None:
+        nonlocal asked
+        asked += 1
+        is_first = asked == 1
+        await asyncio.sleep(0.01)
+        if is_first and not is_cancelled:
+            raise NodeNotReadyError
+
+    monkeypatch.setattr(transport, "_really_create_topic", create)
+    async with asyncio.timeout(5):
+        first, second = (asyncio.create_task(transport._create_topic(None, None, "changelog", 4, 1)) for _ in range(2))
+        await asyncio.sleep(0.001)
+        if is_cancelled:
+            second.cancel()
+        ends = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(end) for end in ends] == ([type(None), asyncio.CancelledError] if is_cancelled else [NodeNotReadyError, type(None)])
+
+
 async def test_a_recovery_outlives_a_long_outage():
     """Faust's own takes the end of its patience for the end of the worker."""
     app = create_app(Settings(), "patience")
