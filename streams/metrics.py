@@ -138,6 +138,7 @@ class Metrics:
         self._requests = self._counter("http_requests", "HTTP requests answered, by route and status.", "route", "method", "status")
         for reason in ("below_threshold",):
             self._killed.labels(reason)  # there from the start, so that rate() sees the first kill
+        self._sink_records.labels("dead_letter")  # likewise
         for outcome in ("killed", "timed_out", "stopped"):
             self._duration.labels(outcome)
         for result in ("confirmed", "failed", "given_up"):

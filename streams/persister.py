@@ -161,7 +161,7 @@ class Persister:
                 blocked[variant_id] = queue
                 blocked_in_a_row, reason = blocked_in_a_row + 1, str(error)
         if blocked:
-            log.warning("records of %d variants wait and are tried again, the others go on: %s", len(blocked), reason)
+            log.warning("records of %d variant(s) wait and are tried again, the others go on: %s", len(blocked), reason)
         return blocked
 
     async def _catch_up(self, queue: deque[MonitoringRecord], written: Written, before: asyncio.Task[None] | None) -> None:

@@ -96,27 +96,29 @@ class Sink:
         began = time.monotonic()
         parsed: list[MonitoringRecord] = []
         sources: dict[int, Incoming] = {}
-        results: Counter[str] = Counter()
+        unusable: list[tuple[Incoming, str]] = []
         for record in incoming:
             try:
                 message = parse_keyed(record.value, record.key)
             except Reject as error:
-                await self._dead_letter(tp, record, str(error))
-                results["dead_letter"] += 1
+                unusable.append((record, str(error)))
             else:
                 parsed.append(message)
                 sources[id(message)] = record
+        await self._bury(tp, unusable)
         written = await self._persister.persist(parsed, waits)
-        for rejected in written.rejected:
-            await self._dead_letter(tp, sources[id(rejected.record)], rejected.reason)
-            results["dead_letter"] += 1
-        results.update(asdict(written.persisted))
+        refused = [(sources[id(rejected.record)], rejected.reason) for rejected in written.rejected]
+        await self._bury(tp, refused)
         self._metrics.read(tp.topic, len(incoming))
-        self._metrics.sank(len(incoming), time.monotonic() - began, results)
+        self._metrics.sank(len(incoming), time.monotonic() - began, {**asdict(written.persisted), "dead_letter": len(unusable) + len(refused)})
 
-    async def _dead_letter(self, tp: TP, record: Incoming, reason: str) -> None:
-        key, value = dead_letter(tp.topic, tp.partition, record.offset, microseconds(record.timestamp), record.key, record.value, reason, self._clock())
-        await self._log.append(self._dead_letter_topic, key, value)
+    async def _bury(self, tp: TP, refused: Sequence[tuple[Incoming, str]]) -> None:
+        for record, reason in refused:
+            key, value = dead_letter(tp.topic, tp.partition, record.offset, microseconds(record.timestamp), record.key, record.value, reason, self._clock())
+            await self._log.append(self._dead_letter_topic, key, value)
+        if refused:
+            record, reason = refused[-1]
+            log.error("%d record(s) of %s[%d] cannot be written and are dead letters now, at last offset %d: %s", len(refused), tp.topic, tp.partition, record.offset, reason)
 
 
 @dataclass(frozen=True, slots=True)

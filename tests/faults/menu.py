@@ -179,7 +179,7 @@ def _altered(change: LiteralString, back: LiteralString) -> Fault:
 
 
 async def postgresql_rows_locked(stage: Stage, chance: Random) -> Bite:
-    bite = _saw(stage, r"rows of \d+ variants are locked|takes no records")
+    bite = _saw(stage, r"records of \d+ variant\(s\) wait|takes no records")
     with psycopg.connect(stage.system.settings.database_url.get_secret_value(), connect_timeout=5) as connection:
         connection.execute("SELECT 1 FROM variant_monitoring WHERE is_active ORDER BY session_id LIMIT 60 FOR UPDATE")
         connection.execute("SELECT 1 FROM variant_pool ORDER BY variant_id LIMIT 60 FOR UPDATE")

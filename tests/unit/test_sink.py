@@ -37,7 +37,7 @@ class Chunk:
         self.acks.append("acknowledged")
 
 
-class Log:
+class NoLog:
     async def append(self, *_: Any) -> None:
         pytest.fail("nothing is given up")
 
@@ -67,7 +67,7 @@ async def test_chunks_that_wait_for_a_variant_keep_none_from_being_written(error
         await (gate.wait() if persister.held_variants else asyncio.sleep(0))
 
     persister = Persister(write, clock_us=lambda: 0, sleep=sleep, jitter=lambda: 1.0)
-    sink = Sink(persister, Log(), "dead_letter", Metrics(), lambda: 0, give_up)
+    sink = Sink(persister, NoLog(), "dead_letter", Metrics(), lambda: 0, give_up)
     waiting = [chunk("slow", f"v{number}") for number in range(2 * AT_ONCE)]
     others = [chunk("w", partition=1) for _ in range(2 * AT_ONCE)]
     async with asyncio.timeout(5):
@@ -81,3 +81,33 @@ async def test_chunks_that_wait_for_a_variant_keep_none_from_being_written(error
         await sink.drain(5)
     assert [one.acks for one in waiting + others] == [["acknowledged"]] * 4 * AT_ONCE
     assert sink._slots._value == AT_ONCE
+
+
+async def test_a_record_that_cannot_be_written_is_named_in_the_log(caplog: pytest.LogCaptureFixture):
+    """Its kill, if it is one, was not cleaned up after: nothing else would tell the operator before the alert does."""
+    buried: list[bytes] = []
+
+    class Log:
+        async def append(self, _topic: str, key: bytes, _value: bytes) -> None:
+            buried.append(key)
+
+    async def write(records: Sequence[MonitoringRecord]) -> Persisted:
+        if any(record.variant_id == "bad" for record in records):
+            raise errors.CheckViolation("violates a check of ours")
+        return Persisted(started=len(records))
+
+    async def sleep(_: float) -> None:
+        await asyncio.sleep(0)
+
+    metrics = Metrics()
+    sink = Sink(Persister(write, clock_us=lambda: 0, sleep=sleep, jitter=lambda: 1.0), Log(), "dead_letter", metrics, lambda: 0, give_up)
+    some = chunk("good", "bad", "fine")
+    some.records += [Record(b"[]", b"good", offset=7)]
+    async with asyncio.timeout(5):
+        await sink.take(some)  # type: ignore[arg-type]
+        await sink.drain(5)
+    assert (len(buried), some.acks) == (2, ["acknowledged"])
+    first, second = caplog.messages
+    assert first.startswith("1 record(s) of monitoring_record[0] cannot be written and are dead letters now, at last offset 7: ")
+    assert second == "1 record(s) of monitoring_record[0] cannot be written and are dead letters now, at last offset 0: PostgreSQL: violates a check of ours"
+    assert metrics.registry.get_sample_value("performance_monitor_sink_records_total", {"result": "dead_letter"}) == 2

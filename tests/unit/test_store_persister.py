@@ -238,7 +238,7 @@ async def test_a_record_that_takes_too_long_holds_up_only_its_variant(caplog: py
     assert [await first, await second] == [Written(Persisted(started=4)), Written(Persisted(started=2))]
     assert database.committed[4:] == [["a/1"], ["a/2"], ["a/3"]]
     assert persister.held_variants == 0
-    assert "records of 1 variants wait and are tried again, the others go on: PostgreSQL: canceling statement due to statement timeout" in caplog.messages
+    assert "records of 1 variant(s) wait and are tried again, the others go on: PostgreSQL: canceling statement due to statement timeout" in caplog.messages
 
 
 @pytest.mark.parametrize("error", [errors.QueryCanceled("canceling statement due to statement timeout"), TimeoutError()])
