@@ -4,7 +4,7 @@
 # PREFIX and APP_ID are EARLY_KILL_TOPIC_PREFIX and EARLY_KILL_APP_ID; the names of the users may be changed here.
 set -eu
 PREFIX=${PREFIX:-}
-APP_ID=${APP_ID:-early-kill}
+APP_ID=${APP_ID:-${PREFIX}early-kill}
 SETUP=early-kill-setup           # runs `early-kill topics`
 MONITOR=early-kill-monitor       # worker --role monitor, with the HTTP API
 SINK=early-kill-sink             # worker --role sink

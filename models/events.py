@@ -251,8 +251,6 @@ def posting(message: VariantPosted, append_us: int, defaults: Defaults) -> Posti
         timeout_minutes=_or(message.timeout_minutes, defaults.timeout_minutes),
         rule=_or(message.policy, "ratio"),
     )
-    if policy.timeout == 0:
-        raise Reject("is shorter than a microsecond", "timeout_minutes")
     return Posting(
         variant_id=message.variant_id,
         persona_id=sys.intern(message.persona_id),  # few personas post many variants

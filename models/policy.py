@@ -29,7 +29,7 @@ class Policy:
         timeout_minutes: Length of the monitoring window.
         rule: Name of the rule that judges, a key of ``models.rules.RULES``.
         kill_rate: The line: a rate strictly below it is too low.
-        timeout: The window's length in microseconds.
+        timeout: The window's length in microseconds; one at the least.
     """
 
     expected_engagement_rate: float = 0.06
@@ -42,7 +42,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kill_rate", self.kill_threshold * self.expected_engagement_rate)
-        object.__setattr__(self, "timeout", minutes(self.timeout_minutes))
+        object.__setattr__(self, "timeout", max(1, minutes(self.timeout_minutes)))
 
     @staticmethod
     @lru_cache(maxsize=1_024, typed=True)

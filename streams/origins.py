@@ -211,6 +211,9 @@ class Origins:
 
 
 def _compare(noted: Mapping[str, str], ids: Mapping[str, str]) -> None:
+    others = sorted(noted.keys() - ids.keys())
+    if others:
+        raise Stop(f"this monitor's state was made from other topics ({', '.join(others)}): with another EARLY_KILL_TOPIC_PREFIX give all workers another EARLY_KILL_APP_ID, too")
     for name, identity in noted.items():
         if ids.get(name, identity) != identity:
             raise Stop(f"topic {name} was deleted and made anew since the state of this monitor was written: offsets in it mean other records now. {ANEW}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import Stop
@@ -25,7 +25,7 @@ def _shared(name: str) -> AliasChoices:
 class Settings(BaseSettings):
     """How this process is to run. Names outside ``KAFKA_…`` and ``DATABASE_URL`` start with ``EARLY_KILL_``."""
 
-    model_config = SettingsConfigDict(env_prefix="EARLY_KILL_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix="EARLY_KILL_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", validation_alias=_shared("KAFKA_BOOTSTRAP_SERVERS"), description="Kafka brokers, `host:port[,host:port…]`.")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         None, validation_alias=_shared("DATABASE_URL_FILE"), description="File that holds it, instead of `DATABASE_URL`; read again for each new connection."
     )
 
-    app_id: str = Field("early-kill", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group, and the prefix of the internal topics.")
+    app_id: str = Field("early-kill", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group, and the prefix of the internal topics. When unset, and there is a topic prefix: the two together.")
     topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="Put before each topic name.")
     partitions: int = Field(4, ge=1, le=10_000, description="Partitions of each topic that `early-kill topics` creates.")
     replication_factor: int = Field(1, ge=1, le=10, description="Replicas of each topic that `early-kill topics` creates.")
@@ -117,6 +117,13 @@ class Settings(BaseSettings):
         if not value.get_secret_value().startswith(_SCHEMES):
             raise ValueError("must start with postgresql://")
         return value
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        """Let a topic prefix alone keep two systems on one Kafka apart: their groups and states too."""
+        if self.topic_prefix and "app_id" not in self.model_fields_set:
+            object.__setattr__(self, "app_id", self.topic_prefix + self.app_id)
+        return self
 
     @property
     def sqlalchemy_url(self) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.clock import wall_clock
-from streams.commands.common import load_settings, progress, put_json, quiet_libraries, tell
+from streams.commands.common import progress, put_json, quiet_libraries, tell
+from streams.environment import load_settings
 
 if TYPE_CHECKING:
     from streams.dead_letters import DeadLetter, DeadLetters

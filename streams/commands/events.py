@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.engagement import TOTAL_NAMES
-from streams.commands.common import load_settings, progress, put_json, quiet_libraries
+from streams.commands.common import progress, put_json, quiet_libraries
+from streams.environment import load_settings
 from streams.commands.logs import BadLines
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.errors import Retry
-from streams.commands.common import load_settings, put, quiet_libraries, tell
+from streams.commands.common import put, quiet_libraries, tell
+from streams.environment import load_settings
 
 if TYPE_CHECKING:
     from streams.integration import VariantKilled

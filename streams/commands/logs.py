@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.commands.common import load_settings, progress, put, put_json, quiet_libraries, tell
+from streams.commands.common import progress, put, put_json, quiet_libraries, tell
+from streams.environment import load_settings
 
 if TYPE_CHECKING:
     from streams.backtest import Outcomes

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from streams.commands.common import load_settings
+from streams.environment import load_settings
 
 PORT = {"min": 0, "max": 65_535}
 DataDir = Annotated[Path, typer.Option(help="Where everything that lasts is kept.")]
@@ -45,8 +45,8 @@ def up(
     """
     from streams.local.supervisor import UpOptions, run_up
 
-    port = load_settings().web_port if web_port is None else web_port
-    asyncio.run(run_up(UpOptions(data_dir, kafka_port, postgres_port, port, workers)))
+    settings = load_settings()
+    asyncio.run(run_up(UpOptions(data_dir, kafka_port, postgres_port, settings.web_port if web_port is None else web_port, workers)))
 
 
 def demo(

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from models.errors import Reject, Retry
-from streams.integration.client import from_environment
+from streams.environment import load_settings
 from streams.integration.landing import Landed, NotPublished
 from streams.integration.publisher import EventPublisher
 
@@ -48,7 +48,7 @@ def on_variant_posted(monitoring_data: Mapping[str, Any], *, settings: Settings 
     value = dict(monitoring_data)
     if value.get("expected_engagement_rate") is None:
         value["expected_engagement_rate"] = EXPECTED_ENGAGEMENT_RATE
-    return _background.publish(from_environment() if settings is None else settings, value)
+    return _background.publish(load_settings() if settings is None else settings, value)
 
 
 class _Background:

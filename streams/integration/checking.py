@@ -25,7 +25,9 @@ def checked(topic: str, value: Mapping[str, Any]) -> tuple[bytes, bytes]:
     key = variant_id.encode(errors="surrogatepass") if isinstance(variant_id, str) else b""
     now = wall_clock()
     if topic == "variant_posted":
-        parse_variant_posted(content, key, now, Defaults())
+        posting = parse_variant_posted(content, key, now, Defaults())
+        if value.get("timeout_minutes") is not None and now > posting.too_late_after:  # else the workers' default decides, which nobody knows here
+            raise Reject("its monitoring window closed more than a day ago", "posted_at")
     else:
         parse_interaction(content, key, now)
     return key, content

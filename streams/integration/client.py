@@ -6,22 +6,17 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from streams.environment import load_settings
+
 if TYPE_CHECKING:
     from streams.settings import Settings
-
-
-def from_environment() -> Settings:
-    """Read the settings; their module is imported only by whoever has none."""
-    from streams.settings import Settings
-
-    return Settings()
 
 
 class Client(ABC):
     """Connects with ``start``, and leaves with ``stop``; ``async with`` does both."""
 
     def __init__(self, settings: Settings | None) -> None:
-        self._settings = from_environment() if settings is None else settings
+        self._settings = load_settings() if settings is None else settings
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -123,7 +123,7 @@ async def revive_variant(request: web.Request) -> web.Response:
     """``POST /performance-monitor/revive/{variant_id}``."""
     variant_id, asker = inputs.variant_id_in(request), _asker(request)
     try:
-        restored = await request.app[SERVICES].store.revive(variant_id, actor=asker.name, request_id=asker.request_id, is_key=inputs.has_key(request))
+        restored = await request.app[SERVICES].commands.revive(variant_id, asker, is_key=inputs.has_key(request))
     except LookupError:
         raise _unknown(variant_id) from None
     except Reject as error:

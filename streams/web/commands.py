@@ -1,19 +1,20 @@
-"""What callers change: start monitoring, stop it. Each returns once every worker's status call shows it."""
+"""What callers change: start monitoring, stop it, undo a kill. The first two return once every worker's status call shows it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.errors import Retry
+from models.errors import Reject, Retry
 from models.ids import session_id
 from models.views import SessionView
 from streams.web.cluster import Cluster
 from streams.web.lookups import Lookups
-from streams.web.ports import PublishPort, SessionFilter
+from streams.web.ports import PublishPort, SessionFilter, StorePort
 from streams.web.problems import Problem, unavailable
 from streams.web.trail import Trail
 
@@ -41,15 +42,30 @@ class Commands:
     Args:
         cluster: All workers' live sessions.
         lookups: The database's records.
+        store: The database.
         publish: Kafka.
         trail: The audit trail.
         start_seconds: Longest wait of ``start``.
         stop_seconds: Longest wait of ``stop``.
+        revive_seconds: Longest wait of ``revive`` for a kill to be recorded.
     """
 
-    def __init__(self, cluster: Cluster, lookups: Lookups, publish: PublishPort, trail: Trail, *, start_seconds: float = 5.0, stop_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        lookups: Lookups,
+        store: StorePort,
+        publish: PublishPort,
+        trail: Trail,
+        *,
+        start_seconds: float = 5.0,
+        stop_seconds: float = 10.0,
+        revive_seconds: float = 5.0,
+    ) -> None:
         self._cluster = cluster
         self._lookups = lookups
+        self._store = store
+        self._revive_seconds = revive_seconds
         self._publish = publish
         self._trail = trail
         self._start_seconds = start_seconds
@@ -152,6 +168,34 @@ class Commands:
         if not active and await self._lookups.record(variant_id, post_id) is None:
             raise unavailable("The worker that would know this variant cannot be reached; repeat the request.")
         return active
+
+    async def revive(self, variant_id: str, asker: Asker, *, is_key: bool) -> Mapping[str, Any]:
+        """Undo a kill, and return what was restored; waits for one that is told of and not recorded yet. Errors as ``StorePort.revive``.
+
+        Args:
+            variant_id: The variant.
+            asker: Who asks.
+            is_key: The request's id is a key: asked again under it, the answer is the same.
+
+        Raises:
+            Problem: 503 if it is not recorded in time.
+        """
+        until = time.monotonic() + self._revive_seconds
+        async for _ in self._patiently():
+            try:
+                return await self._store.revive(variant_id, actor=asker.name, request_id=asker.request_id, is_key=is_key)
+            except (LookupError, Reject):
+                if not await self._is_kill_on_its_way(variant_id, asker):
+                    raise
+            if time.monotonic() > until:
+                break
+        raise unavailable("The kill is not recorded yet, so nothing was revived; repeat the request.")
+
+    async def _is_kill_on_its_way(self, variant_id: str, asker: Asker) -> bool:
+        found = await self._cluster.find([variant_id], asker.authorization)
+        killed = [view.post_id for view in found.sessions.get(variant_id, ()) if view.was_killed]
+        records = [await self._lookups.record(variant_id, post_id) for post_id in killed]
+        return any(record is None or record.is_active for record in records)
 
     async def _patiently(self) -> AsyncIterator[None]:
         """Go round until somebody stops it, with growing pauses; end early when the server goes down."""

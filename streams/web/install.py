@@ -71,6 +71,7 @@ def mount(
     now_us: Callable[[], int] = wall_clock,
     start_seconds: float = 5.0,
     stop_seconds: float = 10.0,
+    revive_seconds: float = 5.0,
 ) -> Services:
     """Put the API on an aiohttp application that has not started yet.
 
@@ -87,6 +88,7 @@ def mount(
         now_us: The wall clock.
         start_seconds: Longest wait of a start.
         stop_seconds: Longest wait of a stop.
+        revive_seconds: Longest wait of a revival for the kill to be recorded.
 
     Raises:
         Stop: The API would listen beyond loopback without tokens.
@@ -108,7 +110,7 @@ def mount(
         gate=gate,
         cluster=cluster,
         lookups=lookups,
-        commands=Commands(cluster, lookups, publish, trail, start_seconds=start_seconds, stop_seconds=stop_seconds),
+        commands=Commands(cluster, lookups, store, publish, trail, start_seconds=start_seconds, stop_seconds=stop_seconds, revive_seconds=revive_seconds),
         store=store,
         trail=trail,
         readiness=Readiness(Probe("Kafka", kafka_ping), Probe("PostgreSQL", ping_postgresql), live, is_rebalancing, is_stopping),

@@ -73,6 +73,8 @@ class Lookups:
             if view is None:
                 raise
             return show_live(view, now_us)
+        if view is None and record is None and variant_id not in found.answered:
+            raise Retry("the worker that would know this variant cannot be reached")
         return _better(view, record, now_us)
 
     async def active(self, limit: int, after: Place | None, authorization: str | None) -> Listing:

@@ -209,11 +209,11 @@ class Partition:
         name = variant, _id(fields, "post_id")
         expected, threshold = _number(fields, "expected_engagement_rate", 1, 0.06), _number(fields, "kill_threshold", 1, 0.5)
         fewest = _integer(fields, "min_interactions", 1, 1_000_000, 10)
-        window = round(_number(fields, "timeout_minutes", 43_200, 10) * 60 * SECOND)
+        window = max(1, round(_number(fields, "timeout_minutes", 43_200, 10) * 60 * SECOND))
         _text(fields, "event_id")
         _text(fields, "source")
-        if fields.get("policy") not in (None, "ratio") or window == 0:
-            raise Unusable("policy or window")
+        if fields.get("policy") not in (None, "ratio"):
+            raise Unusable("policy")
         metadata = fields.get("metadata")
         if metadata is not None and not (isinstance(metadata, _Pairs) and _levels(metadata) <= DEEPEST_METADATA and len(_compact(metadata)) <= LARGEST_METADATA):
             raise Unusable("metadata")

@@ -10,8 +10,8 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
-from models.errors import Retry
-from streams.origins import LOOK_SECONDS, Origins
+from models.errors import Retry, Stop
+from streams.origins import LOOK_SECONDS, Origins, _compare
 
 HERE, THERE = TP("interaction", 0), TP("variant_posted", 1)
 
@@ -108,3 +108,12 @@ async def test_a_gap_of_the_next_assignment_is_not_mistaken_for_one_of_the_last(
     run.origins.fetched(HERE, 105, 119)
     run.origins.forget()
     assert await run.look() == []
+
+
+def test_a_state_that_was_made_from_other_topics_is_none_of_ours() -> None:
+    """As with another topic prefix and the same consumer group: its sessions would be ended on topics that they were never posted to."""
+    ids = {"b.variant_posted": "1", "b.interaction": "2"}
+    _compare({}, ids)
+    _compare(ids, ids)
+    with pytest.raises(Stop, match=r"made from other topics \(a\.interaction, a\.variant_posted\): with another EARLY_KILL_TOPIC_PREFIX"):
+        _compare({"a.variant_posted": "1", "a.interaction": "2"}, ids)

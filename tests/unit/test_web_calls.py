@@ -15,9 +15,10 @@ from yarl import URL
 
 from models.ids import session_id
 from models.moments import DAY, SECOND, format_moment
+from streams.topics import partition_for
 from streams.web import lookups
 from streams.web.memory import ended, recorded, view
-from streams.web.playground import World
+from streams.web.playground import PARTITIONS, World
 
 P = "/performance-monitor"
 POSTED = {"variant_id": "v1", "persona_id": "ada", "post_id": "p1", "expected_engagement_rate": 0.06}
@@ -582,6 +583,39 @@ async def test_revive_says_what_was_restored(world: World, ask: Client):
     assert (await ask("POST", f"{P}/revive/nobody"))[0] == 404
     world.store.is_away = True
     assert (await ask("POST", f"{P}/revive/v1"))[0] == 503
+
+
+async def test_a_kill_can_be_undone_as_soon_as_status_tells_of_it(world: World, ask: Client):
+    """Though the sink has not written it yet: the call waits for that. Once it is undone, it is 409 as ever."""
+    killed = world.put("v1", is_active=False, outcome="killed", was_killed=True, kill_reason="Below 50% of expected engagement rate")
+    assert (await ask("GET", f"{P}/status/v1"))[1]["was_killed"]
+
+    def write() -> None:
+        world.store.put(recorded(killed))
+        world.store.killed["v1"] = True
+
+    asyncio.get_running_loop().call_later(0.3, write)
+    assert (await ask("POST", f"{P}/revive/v1"))[0] == 200
+    assert (await ask("POST", f"{P}/revive/v1"))[0] == 409
+
+
+async def test_a_kill_that_is_not_recorded_in_time_is_not_called_unknown():
+    """503 with Retry-After: there is something to undo."""
+    async with World(limits={"revive_seconds": 0.2}) as world, aiohttp.ClientSession() as session:
+        world.put("v1", is_active=False, outcome="killed", was_killed=True)
+        status, body, response = await Client(session, world.url)("POST", f"{P}/revive/v1")
+        assert (status, body["detail"], response.headers["Retry-After"]) == (503, "The kill is not recorded yet, so nothing was revived; repeat the request.", "2")
+
+
+async def test_what_only_an_absent_owner_would_know_is_not_called_unknown(three: World, ask_three: Client):
+    """503: the session may be monitored, and not recorded yet. Once its partition has an owner again that does not know it, it is 404."""
+    name = next(f"v{number}" for number in range(100) if three.owner(f"v{number}") is three.workers[1])
+    three.put(name)
+    await three.stop(three.workers[1])
+    status, _, response = await ask_three("GET", f"{P}/status/{name}")
+    assert (status, response.headers["Retry-After"]) == (503, "2")
+    three.workers[0].live.partitions.append(partition_for(name, PARTITIONS))
+    assert (await ask_three("GET", f"{P}/status/{name}"))[0] == 404
 
 
 @pytest.mark.parametrize(
