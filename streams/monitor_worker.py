@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import faust
-from faust.types import TP
 from faust.windows import TumblingWindow
 
 from models.moments import MINUTE, SECOND
@@ -169,16 +168,16 @@ def _connect(
 
 async def _take_over(app: faust.App, monitoring: Monitoring, origins: Origins, fetched: Callable[[Chunk], None]) -> bool:
     """Take over what is assigned; False if the assignment has changed meanwhile."""
-    _read_sources_only(app.consumer, monitoring.may_fetch, fetched)
+    _read_sources_only(app.consumer, monitoring, fetched)
     if not await origins.check():
         return False
     monitoring.start()
     return await monitoring.take_over()
 
 
-def _read_sources_only(consumer: object, may_fetch: Callable[[TP], bool], fetched: Callable[[Chunk], None]) -> None:
+def _read_sources_only(consumer: object, monitoring: Monitoring, fetched: Callable[[Chunk], None]) -> None:
     if isinstance(consumer, ChunkedConsumer):
-        consumer.may_fetch, consumer.on_fetched = may_fetch, fetched
+        consumer.may_fetch, consumer.on_fetched, consumer.on_going_back = monitoring.may_fetch, fetched, monitoring.went_back
         consumer.leave_changelogs()
 
 

@@ -18,11 +18,13 @@ from models.errors import Stop
 from models.moments import SECOND
 from models.monitor import Limits, PartitionMonitor
 from streams.changelog import Overtaken, claim
+from streams.origins import cut_short
 from streams.partition import PartitionWorker
 from streams.ports import Tables, Topics
 from streams.readings import Reading, Readings
 from streams.restoring import changelogs_read_back, restore
 from streams.tables import StateTable
+from streams.underway import Underway
 
 if TYPE_CHECKING:
     from models.policy import Defaults
@@ -40,8 +42,6 @@ RECORDS_AHEAD = 1_000_000
 """Records of one partition that may be folded and not yet done before no more are fetched."""
 READABLE_WITHIN = SECOND
 """Microseconds until a record that has got its append time can be read: its replicas come first, and append times are cut to milliseconds."""
-LOST_TICKS = 60
-"""Looks at what is due, in a row, at which a chunk waits and no agent works, until it counts as lost on its way."""
 ANSWER_SECONDS = 2.0
 """How long a look at what is due waits for the consumer; during a rebalance, or without Kafka, it may never answer."""
 ORDER_SECONDS = 0.01
@@ -89,7 +89,7 @@ class Monitoring:
         self._owned: dict[int, Owned] = {}
         self._turn = asyncio.Lock()
         self._flush_pause = flush_seconds
-        self._folding = self._idle_ticks = 0
+        self._underway = Underway()
         self._generation = 0
         self._ends: dict[TP, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -125,6 +125,7 @@ class Monitoring:
         for owned in self._owned.values():
             owned.worker.close()
         self._owned.clear()
+        self._underway.forget()
         for table in self._state_tables:
             table.forget()
 
@@ -201,14 +202,19 @@ class Monitoring:
         owned = self._owned.get(chunk.tp.partition)
         if owned is not None:
             owned.readings[chunk.tp.topic].unfolded += 1
+            self._underway.fetched(chunk)
 
     async def fold(self, chunk: Chunk) -> None:
         """Fold a chunk. Never raises: what goes wrong here stops the worker, for no later record may pass it."""
         owned = self._owned.get(chunk.tp.partition)
         if owned is None:
             return
-        self._folding += 1
-        self._idle_ticks = 0
+        with self._underway.arrived(chunk) as lost:
+            if lost is not None:
+                self._fail(_lost(lost))
+            await self._fold(owned, chunk)
+
+    async def _fold(self, owned: Owned, chunk: Chunk) -> None:
         try:
             if chunk.tp.topic == self._topics.monitoring_control and not await self._posts_are_folded(owned):
                 return
@@ -220,8 +226,6 @@ class Monitoring:
                 raise
         except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker
             self._fail(error)
-        finally:
-            self._folding -= 1
 
     async def _posts_are_folded(self, owned: Owned) -> bool:
         """Wait until every post is folded that is there now, so that a stop finds a session posted before it; False if the partition, or the worker, goes first."""
@@ -282,11 +286,14 @@ class Monitoring:
         tps = [reading.tp for owned in self._owned.values() for reading in owned.readings]
         if not tps or self._app.rebalancing:
             return
-        asked_at = self._clock() - READABLE_WITHIN
+        asked_at, read_to = self._clock() - READABLE_WITHIN, [reading.next for owned in self._owned.values() for reading in owned.readings]
         async with asyncio.timeout(ANSWER_SECONDS):
             ends = await self._consumer.highwaters(*tps)
             if generation != self._generation:
                 return
+            for tp, offset in zip(tps, read_to, strict=True):
+                if ends[tp] < offset:
+                    self._fail(cut_short(tp, offset, f"ends at {ends[tp]}"))
             self._ends = {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
             positions = {tp: await self._consumer.position(tp) for tp in tps if self._idle(tp)}
         if generation != self._generation:
@@ -295,14 +302,13 @@ class Monitoring:
             read, committed = owned.readings.look(asked_at, self._ends, positions, self._is_committed)
             await owned.worker.tick(read, committed)
         self._make_room()
-        self._notice_loss()
+        lost = self._underway.look()
+        if lost is not None:
+            self._fail(_lost(lost))
 
-    def _notice_loss(self) -> None:
-        """Stop the worker if a chunk was handed to Faust and comes to no agent: its partition would stand still, and nobody be told."""
-        lost = [reading.tp for owned in self._owned.values() for reading in owned.readings if reading.unfolded]
-        self._idle_ticks = self._idle_ticks + 1 if lost and not self._folding else 0
-        if self._idle_ticks >= LOST_TICKS:
-            self._fail(Stop(f"records of {lost[0].topic}[{lost[0].partition}] were fetched and never came to their agent"))
+    def went_back(self, tp: TP, read_to: int, first: int) -> None:
+        """Stop the worker: a source partition that was read up to ``read_to`` goes on at ``first``. What is counted of it may be gone, and offsets to come mean other records."""
+        self._fail(cut_short(tp, read_to, f"goes on at {first}"))
 
     def _idle(self, tp: TP) -> bool:
         owned = self._owned.get(tp.partition)
@@ -336,3 +342,7 @@ class Monitoring:
         """
         posted = self._topics.variant_posted
         return {partition: owned.worker.monitor for partition, owned in self._owned.items() if owned.readings[posted].is_caught_up}
+
+
+def _lost(tp: TP) -> Stop:
+    return Stop(f"records of {tp.topic}[{tp.partition}] were fetched and never came to their agent")

@@ -116,9 +116,7 @@ class Origins:
         self._judge(noted, ids, written, is_noted, committed)
         for tp in tps:
             if ends[tp] < committed.get(tp, 0):
-                raise Stop(
-                    f"{tp.topic}[{tp.partition}] ends at {ends[tp]}, and was read up to {committed[tp]}: Kafka has lost records, and counts may be of such as are gone. {ANEW}"
-                )
+                raise cut_short(tp, committed[tp], f"ends at {ends[tp]}")
         for tp in tps:
             done = committed.get(tp, 0)
             self._next[tp] = max(done, starts[tp])
@@ -208,6 +206,11 @@ class Origins:
     def _tell(self, tp: TP, records: int) -> None:
         log.error("%d records of %s[%d] are lost: retention removed them before they were read", records, tp.topic, tp.partition)
         self._lost(tp.topic, records)
+
+
+def cut_short(tp: TP, read_to: int, finding: str) -> Stop:
+    """Return what to say of a partition that has been read further than it goes; ``finding`` says how far that is."""
+    return Stop(f"{tp.topic}[{tp.partition}] {finding}, and was read up to {read_to}: Kafka has lost records, and counts may be of such as are gone. {ANEW}")
 
 
 def _compare(noted: Mapping[str, str], ids: Mapping[str, str]) -> None:

@@ -49,7 +49,11 @@ class Settings(BaseSettings):
         None, validation_alias=_shared("DATABASE_URL_FILE"), description="File that holds it, instead of `DATABASE_URL`; read again for each new connection."
     )
 
-    app_id: str = Field("early-kill", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group, and the prefix of the internal topics. When unset, and there is a topic prefix: the two together.")
+    app_id: str = Field(
+        "early-kill",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="Consumer group, and the prefix of the internal topics. When unset, and there is a topic prefix: the two together.",
+    )
     topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="Put before each topic name.")
     partitions: int = Field(4, ge=1, le=10_000, description="Partitions of each topic that `early-kill topics` creates.")
     replication_factor: int = Field(1, ge=1, le=10, description="Replicas of each topic that `early-kill topics` creates.")

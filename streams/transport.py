@@ -12,6 +12,8 @@ change against the stock consumer:
   partitions, and what was fetched before one began is dropped, for its partitions are read from the committed offsets after it.
 * ``ChunkedConsumer.may_fetch`` is asked before each fetch, so the application can hold a partition back; ``on_fetched``
   tells it of each chunk.
+* A source partition that goes back behind what was read of it, as when its broker has lost its youngest records, is read from where
+  it begins, and ``on_going_back`` told. Faust would pass over its records up to there.
 * A worker of which a part of aiokafka's has given up ends. Faust asks none of them, and would go on with nothing to read.
 * A group's leader that knows nothing of a topic asks again each second. It has given nobody any of its partitions, and aiokafka would leave it at that for five minutes.
 """
@@ -211,6 +213,10 @@ async def _something_fetched(fetcher: Fetcher, seconds: float) -> None:
 NOTHING = Fetched(0, {})
 
 
+def _say_it_goes_back(tp: TP, read_to: int, first: int) -> None:
+    log.error("%s[%d] goes on at %d, and was read up to %d: Kafka has lost records. It is read from there", tp.topic, tp.partition, first, read_to)
+
+
 def _nothing(_tp: TP) -> bool:
     return False
 
@@ -221,6 +227,7 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.may_fetch: Callable[[TP], bool] = lambda _tp: True
         self.on_fetched: Callable[[Chunk], None] = lambda _chunk: None
+        self.on_going_back: Callable[[TP, int, int], None] = _say_it_goes_back
         self.ledgers: dict[TP, Ledger] = {}
         super().__init__(*args, **kwargs)
 
@@ -279,11 +286,11 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
             if active is not None and tp not in active and tp not in self._buffered_partitions:
                 await self._read_again([tp])
                 continue
-            for message in self._messages(tp, piece):
+            for part in self._parts(tp, piece):
                 if not self.flow_active or self.app.rebalancing_count != fetched.rebalances:
                     await self._read_again(fetched)
                     return  # a rebalance has begun: what is left is delivered again to whoever owns it now
-                yield tp, message
+                yield tp, self._message(tp, part)
 
     async def _read_again(self, dropped: Iterable[TP]) -> None:
         """Read changelogs anew of which records are dropped here: recovery, which may just have sought there, would wait for them for ever.
@@ -297,17 +304,33 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
                 except Exception as error:  # noqa: BLE001 - revoked meanwhile: the next assignment seeks again
                     self.log.warning("cannot read %s again: %r", tp, error)
 
-    def _messages(self, tp: TP, piece: Piece[Incoming]) -> Iterator[Message]:
-        if self._is_changelog_tp(tp):
-            yield ChangelogMessage(tp, piece, self.app.consumer_generation_id)
-            return
+    def _parts(self, tp: TP, piece: Piece[Incoming]) -> Iterator[Piece[Incoming]]:
+        """Cut what was fetched into what one message carries: of a changelog, all of it."""
         records = piece.records
+        if self._is_changelog_tp(tp) or len(records) <= CHUNK:
+            yield piece
+            return
         for start in range(0, len(records), CHUNK):
             part = records[start : start + CHUNK]
-            ledger = self.ledgers.setdefault(tp, Ledger())
-            chunk = Chunk(tp, part, ledger.hand_out(part[0].offset, part[-1].offset), ledger)
-            self.on_fetched(chunk)
-            yield self._chunk_message(tp, chunk)
+            yield Piece(part[0].offset, part, part[-1].offset + 1)
+
+    def _message(self, tp: TP, part: Piece[Incoming]) -> Message:
+        """Hand a part out. It must belong to the assignment that there is now."""
+        if self._is_changelog_tp(tp):
+            return ChangelogMessage(tp, part, self.app.consumer_generation_id)
+        records, last = part.records, self._read_offset[tp]
+        if last is not None and records[0].offset < last:  # each seek of ours sets it: Kafka has sent aiokafka to the beginning
+            self.on_going_back(tp, last + 1, records[0].offset)
+            self._begin_again(tp)
+        ledger = self.ledgers.setdefault(tp, Ledger())
+        chunk = Chunk(tp, records, ledger.hand_out(records[0].offset, records[-1].offset), ledger)
+        self.on_fetched(chunk)
+        return self._chunk_message(tp, chunk)
+
+    def _begin_again(self, tp: TP) -> None:
+        """Count nothing of a source partition as read or committed."""
+        self._read_offset[tp] = self._committed_offset[tp] = None
+        self.ledgers.pop(tp, None)
 
     def _chunk_message(self, tp: TP, chunk: Chunk) -> Message:
         """Return a message that stands at the last record of ``chunk``."""
@@ -335,7 +358,7 @@ class ChunkedConsumer(driver.Consumer):  # type: ignore[misc]
         for tp, start in (await self.earliest_offsets(*cut) if cut else {}).items():
             log.error("%s[%d] ends at %d, and was read up to %d: Kafka has lost records. It is read from its beginning", tp.topic, tp.partition, ends[tp], committed[tp])
             await self.seek(tp, start)
-            self._committed_offset[TP(tp.topic, tp.partition)] = None
+            self._begin_again(TP(tp.topic, tp.partition))
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was handed out: chunks of an earlier assignment no longer count."""

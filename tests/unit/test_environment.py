@@ -12,11 +12,13 @@ from streams.integration import EventPublisher, KillSubscriber, on_variant_poste
 from streams.settings import Settings
 
 
-@pytest.mark.parametrize("use", [lambda: on_variant_posted({}), EventPublisher, lambda: KillSubscriber(group_id="g")], ids=["on_variant_posted", "EventPublisher", "KillSubscriber"])
+@pytest.mark.parametrize(
+    "use", [lambda: on_variant_posted({}), EventPublisher, lambda: KillSubscriber(group_id="g")], ids=["on_variant_posted", "EventPublisher", "KillSubscriber"]
+)
 def test_a_library_names_the_wrong_variable_and_not_its_value(monkeypatch: pytest.MonkeyPatch, use: object) -> None:
     """It may be a secret, and the error may be logged by the program that it is raised in."""
     monkeypatch.setenv("DATABASE_URL", "mysql://x:hidden-word@host/db")
-    with pytest.raises(Stop, match="^DATABASE_URL: must start with postgresql://$") as caught:
+    with pytest.raises(Stop, match=r"^DATABASE_URL: must start with postgresql://$") as caught:
         use()  # type: ignore[operator]
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__

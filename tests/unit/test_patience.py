@@ -97,7 +97,7 @@ async def test_a_topic_is_created_when_a_broker_is_known():
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
 async def test_each_caller_creates_a_topic_for_itself(monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool):
-    """A table and Faust's conductor create one changelog at once. In Faust they share an attempt: if the first fails the second waits for ever; it fails if the second is cancelled."""
+    """A table and Faust's conductor create one changelog at once. In Faust they share an attempt: if it fails the second waits for ever; it fails if the second is cancelled."""
     transport = create_app(Settings(), "patience").transport
     asked = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,12 +19,12 @@ from models.monitor import Limits
 from models.policy import Defaults
 from streams.batches import Bundle
 from streams.ledger import Ledger
-from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, LOST_TICKS, ORDER_SECONDS, RECORDS_AHEAD, Monitoring, Owned
+from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, ORDER_SECONDS, RECORDS_AHEAD, Monitoring, Owned
 from streams.pace import Pace
 from streams.pieces import Piece, Reach
 from streams.ports import Tables, Topics
 from streams.readings import Reading, Readings
-from streams.transport import CHUNK, FETCH_WAIT_MS, ChunkedConsumer, Fetched, InlineConsumer
+from streams.transport import CHUNK, FETCH_WAIT_MS, Chunk, ChunkedConsumer, Fetched, InlineConsumer, _say_it_goes_back
 
 POSTS, SEEN, STOPS, OTHER = TP("variant_posted", 0), TP("interaction", 0), TP("monitoring_control", 0), TP("interaction", 1)
 CHANGELOG = TP("app-engagement-changelog", 0)
@@ -39,13 +39,18 @@ def consumer() -> Any:
     """A consumer that was never started: what it needs of Faust is put in by hand."""
     made = ChunkedConsumer.__new__(ChunkedConsumer)
     made.ledgers = {}
-    made._committed_offset = {}
+    made._committed_offset, made._read_offset = {}, defaultdict(lambda: None)
+    made.on_going_back = _say_it_goes_back
     made.told = []
     made.on_fetched = made.told.append
     made._is_changelog_tp = lambda tp: tp.topic.endswith("changelog")  # type: ignore[method-assign]
     made.app = SimpleNamespace(consumer_generation_id=1, rebalancing=False, rebalancing_count=1)
     made._to_message = lambda _tp, one: SimpleNamespace(offset=one.offset, key=one.key, value=one.value)  # type: ignore[method-assign]
     return made
+
+
+def messages_of(made: Any, tp: TP, fetched: Piece[Any]) -> Iterator[Any]:
+    return (made._message(tp, part) for part in made._parts(tp, fetched))
 
 
 def piece(*offsets: int) -> Piece[Any]:
@@ -56,7 +61,7 @@ def test_a_fetch_becomes_chunks_of_bounded_size() -> None:
     """Each knows its offsets, is announced before it is handed over, and stands at its last record."""
     made = consumer()
     messages = []
-    for message in made._messages(SEEN, piece(*range(10, 10 + CHUNK + 1))):
+    for message in messages_of(made, SEEN, piece(*range(10, 10 + CHUNK + 1))):
         assert made.told[-1] is message.value
         messages.append(message)
     spans = [(message.value.span.first, message.value.span.last, message.offset, message.key, len(message.value.records)) for message in messages]
@@ -66,7 +71,7 @@ def test_a_fetch_becomes_chunks_of_bounded_size() -> None:
 def test_a_chunk_that_is_done_lets_its_offsets_be_committed() -> None:
     """In order, once all before it are; and only forward."""
     made = consumer()
-    first, second = (message.value for message in made._messages(SEEN, piece(*range(CHUNK + 5))))
+    first, second = (message.value for message in messages_of(made, SEEN, piece(*range(CHUNK + 5))))
     made._committed_offset = {SEEN: None}
     second.ack()
     assert made._filter_committable_offsets([SEEN]) == {}
@@ -77,11 +82,30 @@ def test_a_chunk_that_is_done_lets_its_offsets_be_committed() -> None:
     assert made._filter_committable_offsets([SEEN]) == {}
 
 
+def test_a_source_that_goes_back_is_read_from_there(caplog: pytest.LogCaptureFixture) -> None:
+    """And said so, before its first chunk: Faust would pass over all of it, up to where it has been read. What was committed, and is on its way, counts no more."""
+    made = consumer()
+    made._read_offset.update({SEEN: 109, POSTS: 3})
+    made._committed_offset.update({SEEN: 100, POSTS: 3})
+    [old] = messages_of(made, SEEN, piece(110, 111))
+    made._read_offset[SEEN] = 111
+    messages = messages_of(made, SEEN, piece(5, 6))
+    [new] = messages
+    assert caplog.messages == ["interaction[0] goes on at 5, and was read up to 112: Kafka has lost records. It is read from there"]
+    assert (made._read_offset[SEEN], made.committed(SEEN)) == (None, None)
+    old.value.ack()
+    assert made._filter_committable_offsets([SEEN]) == {}
+    new.value.ack()
+    assert made._filter_committable_offsets([SEEN]) == {SEEN: 7}
+    list(messages_of(made, POSTS, piece(3, 9)))
+    assert (len(caplog.messages), made._read_offset[POSTS]) == (1, 3)
+
+
 def test_what_was_fetched_of_a_changelog_travels_together() -> None:
     """At the offset of its last record, past which recovery is then; no offset of it is ever committed."""
     made = consumer()
     read = piece(1, 2)
-    (message,) = made._messages(CHANGELOG, read)
+    (message,) = messages_of(made, CHANGELOG, read)
     assert (message.offset, message.timestamp, message.tp, message.piece) == (2, 5.0, CHANGELOG, read)
     assert (made.told, made.ledgers) == ([], {})
 
@@ -89,8 +113,8 @@ def test_what_was_fetched_of_a_changelog_travels_together() -> None:
 def test_only_partitions_with_something_handed_out_can_be_committed() -> None:
     """By topic or by partition, or all."""
     made = consumer()
-    list(made._messages(SEEN, piece(1)))
-    list(made._messages(POSTS, piece(1)))
+    list(messages_of(made, SEEN, piece(1)))
+    list(messages_of(made, POSTS, piece(1)))
     assert set(made._filter_tps_with_pending_acks()) == {SEEN, POSTS}
     assert set(made._filter_tps_with_pending_acks(["interaction"])) == {SEEN}
     assert set(made._filter_tps_with_pending_acks([POSTS, STOPS])) == {POSTS}
@@ -119,6 +143,19 @@ def monitoring() -> tuple[Monitoring, dict[str, Reading], Committed]:
     readings = {tp.topic: Reading(tp, catch_up=0, next=0) for tp in (POSTS, SEEN, STOPS)}
     made._owned[0] = Owned(nothing, Readings(readings))
     return made, readings, known
+
+
+async def folded(*_: Any) -> None:
+    """Fold, or tick, at once."""
+
+
+def nothing_read(partition: int) -> Readings:
+    return Readings({tp.topic: Reading(TP(tp.topic, partition), catch_up=0, next=0) for tp in (POSTS, SEEN, STOPS)})
+
+
+def chunk(tp: TP) -> Chunk:
+    ledger = Ledger()
+    return Chunk(tp, [record(0)], ledger.hand_out(0, 0), ledger)
 
 
 def test_nothing_is_fetched_for_a_partition_that_is_not_taken_over() -> None:
@@ -166,20 +203,41 @@ def test_flushes_that_take_long_come_less_often(took: float, pause: float) -> No
     assert made._pause_after(took) == pause
 
 
-def test_a_chunk_that_comes_to_no_agent_stops_the_worker() -> None:
-    """After so many looks in a row at which nothing is folded; not while an agent works, however long that takes."""
-    made, readings, _ = monitoring()
+async def test_a_chunk_that_comes_to_no_agent_stops_the_worker() -> None:
+    """When a later one of its topic comes, or after so many looks at which its agent has nothing to do, whatever other topics and partitions have."""
+    made, _, _ = monitoring()
+    made._owned[1] = Owned(SimpleNamespace(fold=folded, is_closed=False, tick=folded, monitor=SimpleNamespace(waiting=SimpleNamespace(count=0))), nothing_read(1))  # type: ignore[arg-type]
     failed: list[BaseException] = []
     made._fail = failed.append
-    for readings["interaction"].unfolded, made._folding in [(1, 0), (1, 1), (1, 0), (0, 0)]:
-        for _ in range(LOST_TICKS - 1):
-            made._notice_loss()
-    assert not failed
-    readings["interaction"].unfolded = 1
-    for _ in range(LOST_TICKS):
-        assert not failed
-        made._notice_loss()
+    lost, other = chunk(SEEN), chunk(TP(SEEN.topic, 1))
+    made.fetched(lost)
+    made.fetched(other)
+    await made.fold(other)
     assert [str(error) for error in failed] == ["records of interaction[0] were fetched and never came to their agent"]
+
+
+async def test_a_topic_that_ends_before_what_was_read_of_it_stops_a_monitor() -> None:
+    """Its state may count records that are gone; and until new ones come to where it has read, deadlines would pass as if it had read them."""
+    made, readings, known = monitoring()
+    failed: list[BaseException] = []
+    made._fail = failed.append
+    readings["interaction"].next = 7
+    ends = {POSTS: 0, SEEN: 7, STOPS: 0}
+
+    async def highwaters(*_: TP) -> Mapping[TP, int]:
+        readings["interaction"].next += 3  # folded while Kafka answers
+        return ends
+
+    async def tick(*_: int) -> None:
+        """Nothing is due."""
+
+    known.highwaters = highwaters  # type: ignore[attr-defined]
+    made._owned[0] = Owned(SimpleNamespace(tick=tick, monitor=SimpleNamespace(waiting=SimpleNamespace(count=0))), made._owned[0].readings)  # type: ignore[arg-type]
+    await made._tick()
+    assert not failed
+    ends[SEEN] = 9
+    await made._tick()
+    assert [str(error).partition(",")[0] for error in failed] == ["interaction[0] ends at 9"]
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
@@ -235,6 +293,23 @@ async def test_changelogs_whose_records_are_dropped_are_read_again(drop: str) ->
     made._wait_next_records, made.seek, made.perform_seek = fetched, seek, perform_seek
     assert [message async for message in made.getmany(1.0)] == []
     assert sought == [(CHANGELOG, 0)]
+
+
+async def test_what_a_rebalance_drops_is_not_handed_out() -> None:
+    """Nor taken for a source that goes back: it is delivered again, from where the group has committed meanwhile."""
+    made = consumer()
+    made._stopped, made._crashed, made.flow_active, made._buffered_partitions = asyncio.Event(), asyncio.Event(), True, set()
+    made._read_offset[SEEN] = 9
+    went_back = []
+    made.on_going_back = lambda *what: went_back.append(what)
+    made.app.rebalancing_count = 2
+
+    async def fetched(_timeout: float) -> Any:
+        return Fetched(1, {SEEN: piece(5, 6)}), {SEEN}
+
+    made._wait_next_records = fetched
+    assert [message async for message in made.getmany(1.0)] == []
+    assert (made.told, went_back, made.ledgers) == ([], [], {})
 
 
 def fetcher(positions: Mapping[TP, int] | None = None, **more: Any) -> Any:
