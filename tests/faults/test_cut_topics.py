@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.local.kafka import KafkaServer
 from streams.settings import Settings
 from tests.integration.system import System, fresh, running
 
@@ -24,11 +26,12 @@ async def pretend(system: System, group: str, topic: str) -> None:
     await consumer.stop()
 
 
-async def kill_one(system: System) -> str:
-    variant = fresh("bad")
-    await system.post(variant)
-    await system.interact(variant, "view", 500)
-    await system.interact(variant, "like", 10)
+async def kill_one(system: System, variant: str | None = None, number: int = 0) -> str:
+    variant = variant or fresh("bad")
+    post = {"post_id": f"post-{number}"}
+    await system.post(variant, **post)
+    await system.interact(variant, "view", 500, **post)
+    await system.interact(variant, "like", 10, **post)
     return variant
 
 
@@ -46,6 +49,32 @@ async def test_a_sink_reads_it_from_its_beginning(settings: Settings, tmp_path: 
         assert [row["outcome"] for row in ended.values()] == ["killed", "killed"]
         assert "and was read up to 50000: Kafka has lost records" in system.sink.log.read_text()
         assert system.query("SELECT count(*) AS n FROM monitoring_audit WHERE action = 'session_ended'") == [{"n": 2}]
+
+
+async def test_a_sink_that_runs_meanwhile_reads_on(settings: Settings, kafka: KafkaServer, tmp_path: Path):
+    """Kafka dies, and comes back without what was in its files. The sink says so and writes what comes, though that is where it has been before."""
+
+    def recorded(sessions: int) -> bool:
+        rows = system.sessions(variant)
+        return len(rows) == sessions and not any(row["is_active"] for row in rows)
+
+    async with running(settings, tmp_path) as system:
+        variant = fresh("bad")
+        for number in range(3):
+            await kill_one(system, variant, number)
+        await system.until(lambda: recorded(3), 20, "all in one partition are recorded")
+        assert system.monitors[0].stop() == 0
+        kafka.kill()
+        for segment in kafka.home.glob(f"data/{system.topic('monitoring_record')}-*/0*"):
+            segment.unlink()
+        kafka.start()
+        await asyncio.to_thread(kafka.wait_ready)
+        system.monitors[0].start()
+        await system.monitors[0].ready()
+        await kill_one(system, variant, 3)
+        await system.until(lambda: recorded(4), 30, "the one after it is recorded too")
+        assert "Kafka has lost records. It is read from" in system.sink.log.read_text()
+        assert system.sink.stop() == 0
 
 
 async def test_a_monitor_stops_and_says_why(settings: Settings, tmp_path: Path):
