@@ -67,6 +67,8 @@ class PartitionMonitor:
         deleted: Sessions that were forgotten since ``take_changes``.
         wants_flush: A variant has a new session beside an older one: what the older ones took has to be durable before
             records without ``post_id`` are folded again. Source: contract, section 3.1.
+        active_count: How many sessions have no end.
+        untold: Those, and the ones whose end nobody may know of yet (``Session.told_end``): what is shown as active. Most sessions held are of the day that is past.
         resolved: Results that waiting records got in the end, and whether an earlier process had read them.
     """
 
@@ -83,6 +85,7 @@ class PartitionMonitor:
     deleted: list[Session] = field(default_factory=list)
     wants_flush: bool = False
     active_count: int = 0
+    untold: set[Session] = field(default_factory=set)
     resolved: list[tuple[Result, bool]] = field(default_factory=list)
     _deadlines: list[tuple[int, int, Session]] = field(default_factory=list)
     _ended: list[tuple[int, int, Session]] = field(default_factory=list)
@@ -183,6 +186,7 @@ class PartitionMonitor:
                 break
             heapq.heappop(self._ended)
             self.sessions.remove(session)
+            self.untold.discard(session)
             session.is_changed = False
             self.deleted.append(session)
             done += 1
@@ -222,6 +226,11 @@ class PartitionMonitor:
             session.is_changed = True
             self.changed.append(session)
 
+    def latched(self, session: Session) -> None:
+        """Learn that the end of ``session`` is durable: from now on everybody may know of it."""
+        session.is_end_durable = True
+        self.untold.discard(session)
+
     def acknowledged(self, emission: Started | Ended) -> None:
         """Learn that an emission has arrived: it need not come again after a crash."""
         session = emission.session
@@ -251,6 +260,8 @@ class PartitionMonitor:
 
     def _keep(self, session: Session) -> None:
         self.sessions.add(session)
+        if session.told_end is None:
+            self.untold.add(session)
         if session.end is None:
             self.active_count += 1
             heapq.heappush(self._deadlines, (session.deadline, session.posted_offset, session))

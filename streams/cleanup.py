@@ -206,6 +206,9 @@ async def revive(engine: AsyncEngine, variant_id: str, *, actor: str, request_id
     with explained():
         async with engine.begin() as connection:
             pool = (await connection.execute(_LOCK_POOL_ROW, {"variant_id": variant_id})).one_or_none()
+            if pool is None:
+                await connection.execute(_LOCK_VARIANT, {"variant_id": variant_id})
+            # Only now, for the same request may be under way elsewhere: whoever has the lock sees what it did.
             if is_key and request_id is not None and (earlier := await _earlier_answer(connection, variant_id, request_id)) is not None:
                 return earlier
             revived = await (_revive_unknown(connection, variant_id, now_us) if pool is None else _revive_pooled(connection, variant_id, pool, now_us))
@@ -225,7 +228,6 @@ async def _revive_pooled(connection: AsyncConnection, variant_id: str, pool: Row
 
 
 async def _revive_unknown(connection: AsyncConnection, variant_id: str, now_us: int) -> Revived:
-    await connection.execute(_LOCK_VARIANT, {"variant_id": variant_id})
     sessions = (await connection.execute(_KILLED_SESSIONS, {"variant_id": variant_id})).all()
     if not sessions:
         raise UnknownVariant("the variant is not known")

@@ -34,8 +34,8 @@ class Live:
         candidates = [
             (session.posted_at, partition, session)
             for partition, monitor in self._monitors().items()
-            for session in monitor.sessions
-            if session.told_end is None and (after is None or session.posted_at <= after[0])
+            for session in monitor.untold
+            if after is None or session.posted_at <= after[0]
         ]
         tied = 0 if after is None else sum(posted_at == after[0] for posted_at, _, _ in candidates)
         newest = heapq.nlargest(limit + tied, (posted_at for posted_at, _, _ in candidates))

@@ -201,7 +201,7 @@ class PartitionWorker:
             if self.is_closed:
                 return
             for emission in emissions:
-                emission.session.is_end_durable = True
+                self.monitor.latched(emission.session)
             self._spawn(self._tell(emissions))
         self._is_latching = False
 

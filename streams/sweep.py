@@ -21,7 +21,7 @@ SWEEP_SECONDS = 2.0
 SHARE = 20
 """A sweep takes one part in so many of the time at most, also one that fails: where posts are many, sweeps are rarer."""
 MOST_POSTS = 1_000
-"""Most posts that one statement cancels."""
+"""Most posts that one statement cancels, and most variants outside the pool that a sweep holds: each has such a post, and a lock of PostgreSQL's few thousand for everybody."""
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ _KILLED_UNPOOLED = """
     )
 """
 
-# Variants that the pool does not know, with a kill that no revival has undone; each is held against a revival, or left to the next sweep.
+# Variants that the pool does not know, with a kill that no revival has undone; each is held against a revival, or left to the next sweep. No more
+# of them than the next statement can do with, and in its order; the others have their turn when those are done.
 _HOLD_UNPOOLED = text(
     """
 WITH found AS MATERIALIZED (
@@ -68,6 +69,7 @@ WITH found AS MATERIALIZED (
 """  # noqa: S608 - constants
     + _KILLED_UNPOOLED
     + """
+    ORDER BY p.variant_id LIMIT :most
 )
 SELECT variant_id FROM found WHERE pg_try_advisory_xact_lock(hashtextextended(variant_id, 0))
 """
@@ -108,7 +110,7 @@ async def sweep(engine: AsyncEngine) -> int:
 
 
 async def _sweep_unpooled(connection: AsyncConnection) -> int:
-    variants = list((await connection.execute(_HOLD_UNPOOLED)).scalars())
+    variants = list((await connection.execute(_HOLD_UNPOOLED, {"most": MOST_POSTS})).scalars())
     if not variants:
         return 0
     swept: int = (await connection.execute(_SWEEP_UNPOOLED, {"variants": variants, "most": MOST_POSTS})).scalar_one()

@@ -121,7 +121,10 @@ class Keeper:
         else:
             self._say(f"{part.child.name} ended (exit code {ended}) and was started again; its log: {part.child.log}")
         if self._is_ready and not self._is_stopping.is_set():
-            self._write_endpoints()
+            try:
+                self._write_endpoints()
+            except OSError as error:  # the part runs all the same, and is to be watched
+                self._say(f"{self._file} cannot be written, and does not tell the new pid of {part.child.name}: {error}")
 
     def _write_endpoints(self) -> Endpoints:
         endpoints = self._parts.endpoints()

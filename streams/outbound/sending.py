@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import os
 from collections.abc import Callable
+from datetime import UTC
 from http import HTTPStatus
 
 import aiohttp
@@ -84,7 +85,10 @@ def retry_after_seconds(header: str | None, now_us: int) -> float | None:
     if header.strip().isascii() and header.strip().isdigit():
         return float(header.strip()[:9])
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - now_us / 1e6)
+        moment = email.utils.parsedate_to_datetime(header)
+        if moment.tzinfo is None:  # asctime's form names no zone, and means UTC (RFC 9110, 5.6.7)
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now_us / 1e6)
     except (ValueError, OverflowError):
         return None
 

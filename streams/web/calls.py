@@ -129,7 +129,7 @@ async def revive_variant(request: web.Request) -> web.Response:
     except Reject as error:
         raise Problem(409, f"Variant {variant_id!r} cannot be revived: {error.reason}.", title="Variant is not killed") from None
     except (Retry, Stop):
-        raise unavailable("PostgreSQL does not answer, so nothing was revived; repeat the request.") from None
+        raise unavailable("PostgreSQL does not answer, so nobody knows whether anything was revived; repeat the request, under its Idempotency-Key if it has one.") from None
     return _json({"status": "variant_revived", "variant_id": variant_id, **restored})
 
 

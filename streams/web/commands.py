@@ -13,7 +13,7 @@ from models.errors import Reject, Retry
 from models.ids import session_id
 from models.views import SessionView
 from streams.web.cluster import Cluster
-from streams.web.lookups import Lookups
+from streams.web.lookups import Lookups, in_time
 from streams.web.ports import PublishPort, SessionFilter, StorePort
 from streams.web.problems import Problem, unavailable
 from streams.web.trail import Trail
@@ -25,6 +25,8 @@ _LONGEST_PAUSE_SECONDS = 0.25
 _MOST_POSTINGS = 500
 _GLANCE_SECONDS = 1.0
 """How long a start waits for the database, which knows of nothing that the owner does not know but of sessions long over."""
+_REVIVE_PATIENCE_SECONDS = 10.0
+"""How long a revival waits for the database: longer than one that answers lets a statement wait for a lock and run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +181,12 @@ class Commands:
 
         Raises:
             Problem: 503 if it is not recorded in time.
+            Retry: The database is away, or does not answer in time; the variant may be revived all the same.
         """
         until = time.monotonic() + self._revive_seconds
         async for _ in self._patiently():
             try:
-                return await self._store.revive(variant_id, actor=asker.name, request_id=asker.request_id, is_key=is_key)
+                return await in_time(self._store.revive(variant_id, actor=asker.name, request_id=asker.request_id, is_key=is_key), _REVIVE_PATIENCE_SECONDS)
             except (LookupError, Reject):
                 if not await self._is_kill_on_its_way(variant_id, asker):
                     raise

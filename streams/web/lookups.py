@@ -49,11 +49,11 @@ class Lookups:
 
     async def record(self, variant_id: str, post_id: str | None, patience_seconds: float | None = None) -> SessionRecord | None:
         """Return the record of the session posted last, or of ``post_id``; raises ``Retry`` while PostgreSQL is away."""
-        return await _in_time(self._store.latest(variant_id, post_id), patience_seconds or _DATABASE_PATIENCE_SECONDS)
+        return await in_time(self._store.latest(variant_id, post_id), patience_seconds or _DATABASE_PATIENCE_SECONDS)
 
     async def recorded(self, wanted: SessionFilter, limit: int, after: Place | None) -> list[SessionRecord]:
         """Return at most ``limit`` records, newest first; raises ``Retry`` while PostgreSQL is away."""
-        return await _in_time(self._store.sessions(wanted, limit, after), _DATABASE_PATIENCE_SECONDS)
+        return await in_time(self._store.sessions(wanted, limit, after), _DATABASE_PATIENCE_SECONDS)
 
     async def status(self, variant_id: str, post_id: str | None, authorization: str | None) -> Shown | None:
         """Return the session that was posted last, or that of ``post_id``, or None.
@@ -116,7 +116,7 @@ class Lookups:
         return Listing([item for item in items if item is not None and (wanted.outcome != "active" or item["is_active"])], next_cursor)
 
 
-async def _in_time(call: Awaitable[T], seconds: float) -> T:
+async def in_time(call: Awaitable[T], seconds: float) -> T:
     """Ask the database, and return in time even if the question cannot be called off at once: psycopg takes seconds over that when the server stands still.
 
     Raises:

@@ -148,9 +148,11 @@ class SinkServer:
     async def _listen(self) -> None:
         said = False
         while True:
+            site = web.TCPSite(self._runner, self._host, self._port)
             try:
-                await web.TCPSite(self._runner, self._host, self._port).start()
+                await site.start()
             except OSError as error:
+                await site.stop()  # or the runner keeps it, and one more with each try
                 if not said:
                     log.warning("health and metrics are not served yet, %s:%d cannot be had: %s", self._host, self._port, error.strerror)
                 said = True

@@ -159,6 +159,17 @@ async def test_the_same_request_again_gets_the_same_answer(engine: AsyncEngine, 
     assert sql("SELECT status FROM variant_pool") == [("killed",)]
 
 
+async def test_the_same_request_at_once_gets_the_same_answer_outside_the_pool_too(engine: AsyncEngine, database: str, record: Record, undo: Undo):
+    """As at two workers, or at one after its answer was waited for too long: both have looked for an earlier answer before either has the variant."""
+    await persist(engine, [record("killed")])
+    request = uuid.uuid4()
+    with psycopg.connect(database) as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended('v1', 0))")
+        calls = [asyncio.create_task(undo(request_id=request)) for _ in range(2)]
+        await asyncio.sleep(0.3)
+    assert await asyncio.gather(*calls, return_exceptions=True) == [Revived("v1", KILL, is_in_pool=False, posts=(), posts_passed=0)] * 2
+
+
 async def test_a_variant_outside_the_pool_gets_its_posts_back(engine: AsyncEngine, sql: Sql, record: Record, undo: Undo):
     """Those of all its kills; then there is nothing left to undo. Its sessions alone make it known."""
     sql("INSERT INTO scheduled_post (variant_id, scheduled_for, status) VALUES ('v1', now() + interval '1 day', 'scheduled')")

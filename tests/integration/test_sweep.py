@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -162,6 +163,22 @@ async def test_many_posts_take_several_statements(engine: AsyncEngine, sql: Sql,
     sweeper = Sweeper(engine, swept.append)
     assert [await sweeper.step() for _ in range(3)] == [0.0, SWEEP_SECONDS, SWEEP_SECONDS]
     assert swept == [4, 2]
+
+
+async def test_a_sweep_holds_no_more_variants_than_it_may_sweep(engine: AsyncEngine, sql: Sql, record: Record, monkeypatch: pytest.MonkeyPatch):
+    """Of those outside the pool: each takes a lock of a table that all of PostgreSQL shares. The others have their turn at once after."""
+    monkeypatch.setattr(sweep_module, "MOST_POSTS", 2)
+    variants = [f"v{number}" for number in range(5)]
+    await persist(engine, [record("killed", variant) for variant in variants])
+    for variant in variants:
+        sql(INSERT, variant, "scheduled")
+    async with engine.begin() as connection:
+        assert await sweep_module._sweep_unpooled(connection) == 2
+        assert (await connection.execute(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"))).scalar_one() == 2
+    assert sql("SELECT variant_id FROM scheduled_post WHERE status = 'cancelled' ORDER BY 1") == [("v0",), ("v1",)]
+    sweeper = Sweeper(engine, lambda _: None)
+    assert [await sweeper.step() for _ in range(2)] == [0.0, SWEEP_SECONDS]
+    assert sql("SELECT DISTINCT status FROM scheduled_post") == [("cancelled",)]
 
 
 async def test_slow_sweeps_are_rarer(engine: AsyncEngine):

@@ -90,6 +90,7 @@ def check_rest(run: Run, life: Life, first: dict[Any, int]) -> None:
         claim(life.tally.read[topic] == count, "each record read has one result", topic, life.tally.read[topic], count)
     for monitor in life.monitors:
         claim(monitor.active_count == 0, "no session is left open", [s for s in monitor.sessions if s.end is None])
+        claim(monitor.untold == {s for s in monitor.sessions if s.told_end is None}, "what is shown as active has no end that is told", monitor.untold)
         claim(monitor.waiting.count == 0, "nothing waits for ever")
         claim(not any(s.start_pending or s.end_pending for s in monitor.sessions), "all is told")
         ended = sum(s.end is not None for s in monitor.sessions)

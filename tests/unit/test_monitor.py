@@ -276,6 +276,29 @@ def test_an_ended_session_is_forgotten_after_a_day() -> None:
     assert (changed, {one.post_id for one in deleted}) == ([], {"q", "r"})
 
 
+def untold(monitor: PartitionMonitor) -> set[str]:
+    """Post ids of what is shown as active; fails unless it is what every session says of itself."""
+    assert monitor.untold == {one for one in monitor.sessions if one.told_end is None}
+    return {one.post_id for one in monitor.untold}
+
+
+def test_a_session_is_shown_as_active_until_its_end_is_durable() -> None:
+    """It is not counted as active any more by then. Restored, an end is durable already; and what is forgotten is not shown, whatever it was told."""
+    monitor = PartitionMonitor(0)
+    for offset, name in enumerate("qrs"):
+        post(monitor, posting(name), offset)
+    monitor.stop(Stop("v", "q"), 0, T, NOW)
+    assert (untold(monitor), monitor.active_count) == ({"q", "r", "s"}, 2)
+    monitor.latched(session(monitor, "q"))
+    assert session(monitor, "q").told_end is not None
+    assert (untold(monitor), monitor.active_count) == ({"r", "s"}, 2)
+    monitor.stop(Stop("v", "r"), 1, T, NOW)
+    assert untold(restored(*monitor.sessions)) == {"s"}
+    acknowledge(monitor)
+    monitor.forget(DEADLINE + DAY + 1)
+    assert (untold(monitor), len(monitor.sessions)) == ({"s"}, 1)
+
+
 def test_what_may_not_have_been_told_is_told_again_after_a_restore() -> None:
     """And nothing once it has been acknowledged."""
     monitor = PartitionMonitor(0)

@@ -226,11 +226,13 @@ async def test_an_end_is_durable_before_anybody_is_told(end: str) -> None:
     await settle()
     assert world.log.topics() == ["monitoring_record", "engagement"]
     assert world.shown() == [True]
+    assert world.worker.monitor.untold == set(world.worker.monitor.sessions)
     assert all(decode_session(state, lambda *_: None).end for state in world.log.last("engagement").values())
     world.log.release("engagement")
     await settle()
     assert [value["kind"] for value in world.log.values("monitoring_record")] == ["started", "stopped" if end == "stop" else "killed"]
     assert world.shown() == [False]
+    assert not world.worker.monitor.untold
 
 
 async def test_an_end_waits_for_one_slice_of_a_flush() -> None:

@@ -122,7 +122,9 @@ async def test_a_port_that_is_taken_is_waited_for(monkeypatch: pytest.MonkeyPatc
         await server.start()
         await asyncio.sleep(0.1)
         assert [f"127.0.0.1:{port} cannot be had" in record.getMessage() for record in caplog.records] == [True]
+        assert len(server._runner.sites) <= 1, "a try leaves nothing behind"
     await asyncio.sleep(0.1)
     async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{port}/health") as answer:
         assert answer.status == 200
+    assert len(server._runner.sites) == 1
     await server.stop()

@@ -16,7 +16,7 @@ from yarl import URL
 from models.ids import session_id
 from models.moments import DAY, SECOND, format_moment
 from streams.topics import partition_for
-from streams.web import lookups
+from streams.web import commands, lookups
 from streams.web.memory import ended, recorded, view
 from streams.web.playground import PARTITIONS, World
 
@@ -583,6 +583,34 @@ async def test_revive_says_what_was_restored(world: World, ask: Client):
     assert (await ask("POST", f"{P}/revive/nobody"))[0] == 404
     world.store.is_away = True
     assert (await ask("POST", f"{P}/revive/v1"))[0] == 503
+
+
+async def test_a_revival_does_not_wait_for_ever_for_a_database_that_stands_still(world: World, ask: Client, monkeypatch: pytest.MonkeyPatch):
+    """503 with Retry-After, and the question is called off, or a few of them would hold every connection. Asked again under its key, it is done."""
+    hung: list[dict[str, Any]] = []
+    called_off = 0
+
+    async def hangs(_: str, **how: Any) -> None:
+        nonlocal called_off
+        hung.append(how)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            called_off += 1
+            await asyncio.sleep(10)
+
+    world.store.killed["v1"] = True
+    key = {"headers": {"Idempotency-Key": "390c3896-29b9-43ac-95f0-031d3760aa74"}}
+    begun = time.monotonic()
+    with monkeypatch.context() as standing_still:
+        standing_still.setattr(world.store, "revive", hangs)
+        standing_still.setattr(commands, "_REVIVE_PATIENCE_SECONDS", 0.2)
+        status, _, response = await asyncio.wait_for(ask("POST", f"{P}/revive/v1", **key), 5)
+    assert (status, response.headers["Retry-After"]) == (503, "2")
+    assert time.monotonic() - begun < 5
+    assert (len(hung), called_off) == (1, 1)
+    assert (await ask("POST", f"{P}/revive/v1", **key))[0] == 200
+    assert world.store.audits[-1]["request_id"] == hung[0]["request_id"]
 
 
 async def test_a_kill_can_be_undone_as_soon_as_status_tells_of_it(world: World, ask: Client):
