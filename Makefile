@@ -15,7 +15,7 @@ ARGS ?=
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'ARGS="…" is handed on to demo, up, test and bench: make up ARGS="--workers 2"'
+	@echo 'ARGS="…" is handed on to demo, up, test, faults, cover and bench: make up ARGS="--workers 2"'
 
 install: $(VENV)/.installed ## set up .venv with the command early-kill, Kafka and PostgreSQL; no network is needed afterwards
 
