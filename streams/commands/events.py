@@ -12,8 +12,8 @@ import typer
 
 from models.engagement import TOTAL_NAMES
 from streams.commands.common import progress, put_json, quiet_libraries
-from streams.environment import load_settings
 from streams.commands.logs import BadLines
+from streams.environment import load_settings
 
 if TYPE_CHECKING:
     from streams.integration import Landed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterable, Iterable, Mapping
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 CONNECT_SECONDS = 5.0
-"""How long ``start`` goes on trying to reach a broker, and a first send to find its topic."""
+"""How long ``start`` goes on trying to reach a broker, a first send to find its topic, and Kafka may take to say which topics there are."""
+START_SECONDS = 15.0
+"""How long one try of ``start`` may take: longer than the 10 s that one of several brokers which says nothing holds it up."""
 STOP_SECONDS = 5.0
-"""How long ``stop`` waits for what is on its way."""
+"""How long ``stop`` waits for what is on its way, and for the connections of a producer that has not started."""
 
 
 class EventPublisher(Client):
@@ -52,19 +55,20 @@ class EventPublisher(Client):
         self._known_topics: set[str] = set()
 
     async def start(self) -> None:
-        """Connect.
+        """Connect; that it is not possible is told after half a minute at the latest.
 
         Raises:
-            Retry: No broker answers.
+            Retry: No broker answers, or none at the address by which the brokers call themselves.
             Stop: Kafka refuses these credentials.
         """
         deadline = time.monotonic() + CONNECT_SECONDS
         while True:
             producer = AIOKafkaProducer(**kafka_client_options(self._settings), acks="all", enable_idempotence=True, request_timeout_ms=10_000, max_batch_size=131_072)
             try:
-                await producer.start()
+                await _start(producer)
+            except TimeoutError as error:
+                raise await unreachable(self._settings) from error
             except KafkaError as error:
-                await producer.stop()
                 if isinstance(error, ClusterAuthorizationFailedError):  # so says Kafka to an idempotent producer that may write nowhere
                     raise Stop(f"Kafka at {self._settings.kafka_bootstrap_servers} does not let user {self._settings.kafka_user} write to any topic") from error
                 if isinstance(error, REFUSED):
@@ -145,10 +149,12 @@ class EventPublisher(Client):
             value: The event; sent as it is, except that an aware ``datetime`` becomes a string.
 
         Returns:
-            A future that is done when Kafka has acknowledged the event, or fails with ``NotPublished``.
+            A future that is done when Kafka has acknowledged the event. It fails with ``NotPublished``, or with ``Stop`` where Kafka
+            does not allow the event to be written.
 
         Raises:
             Reject: The event breaks the contract.
+            NotPublished: Kafka does not take the event, or does not say whether the topic is there.
             Stop: The topic does not exist, or may not be written to.
         """
         if topic not in TOPICS:
@@ -172,12 +178,23 @@ class EventPublisher(Client):
         return self._acknowledgement(sent, topic, value)
 
     async def _find_topic(self, producer: AIOKafkaProducer, full_name: str) -> None:
-        if full_name not in self._known_topics:
-            try:
-                await asyncio.wait_for(producer.partitions_for(full_name), CONNECT_SECONDS)
-            except TimeoutError:
+        """Wait for the partitions of a topic that was not used yet.
+
+        Raises:
+            UnknownTopicOrPartitionError: Kafka says which topics there are, and this is none of them.
+            TimeoutError, KafkaError: Kafka does not say so: it may just be away.
+        """
+        if full_name in self._known_topics:
+            return
+        try:
+            await asyncio.wait_for(producer.partitions_for(full_name), CONNECT_SECONDS)
+        except TimeoutError:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                told = await producer.client.fetch_all_metadata()
+            if full_name not in told.topics():
                 raise UnknownTopicOrPartitionError from None
-            self._known_topics.add(full_name)
+            raise
+        self._known_topics.add(full_name)
 
     def _acknowledgement(self, sent: asyncio.Future[RecordMetadata], topic: str, value: Mapping[str, Any]) -> asyncio.Future[Landed]:
         """Turn aiokafka's answer into ours, and into an error when it takes too long: an idempotent producer never gives up by itself."""
@@ -190,12 +207,39 @@ class EventPublisher(Client):
 
         def settle(sent: asyncio.Future[RecordMetadata]) -> None:
             timer.cancel()
-            if sent.cancelled() or (error := sent.exception()) is not None:
-                fail("the connection was closed" if sent.cancelled() else str(error))
-            elif not landed.done():
+            error = None if sent.cancelled() else sent.exception()
+            if sent.cancelled():
+                fail("the connection was closed")
+            elif error is not None and not isinstance(error, REFUSED):
+                fail(str(error))
+            elif landed.done():  # too late, and told so
+                return
+            elif error is not None:
+                refusal = Stop(f"Kafka does not allow writing to {topic_name(self._settings, topic)}")
+                refusal.__cause__ = error
+                landed.set_exception(refusal)
+            else:
                 place = sent.result()
                 landed.set_result(Landed(place.topic, place.partition, place.offset, place.timestamp, value.get("event_id")))
 
         timer = loop.call_later(self._timeout, fail, f"no answer within {self._timeout:g} s")
         sent.add_done_callback(settle)
         return landed
+
+
+async def _start(producer: AIOKafkaProducer) -> None:
+    """Start a producer, or leave nothing of it behind: an idempotent one asks for its id for ever while no broker answers.
+
+    Raises:
+        TimeoutError: It was not done within 15 s.
+        KafkaError: As aiokafka says.
+    """
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            await producer.start()
+    except BaseException:
+        disarm(producer)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await close_disarmed(producer)
+        raise

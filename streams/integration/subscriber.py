@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -15,6 +16,7 @@ from aiokafka.errors import KafkaError
 from models.errors import Reject, Retry, Stop
 from streams.integration.client import Client
 from streams.integration.kills import VariantKilled, parse_kill
+from streams.integration.leaving import leave
 from streams.integration.refusals import REFUSED
 from streams.integration.seen import SeenIds
 from streams.kafka_access import kafka_client_options, unreachable
@@ -35,6 +37,8 @@ JOIN_SECONDS = 30.0
 """Longest wait for the group's coordinator at the start."""
 COMMIT_SECONDS = 1.0
 """Longest time that a kill the caller is done with goes uncommitted, while more are at hand."""
+STOP_SECONDS = 5.0
+"""Longest wait for a last commit, by which a partition is given up, and then for the group to be left."""
 
 
 class KillSubscriber(Client):
@@ -65,10 +69,15 @@ class KillSubscriber(Client):
         self._consumer: AIOKafkaConsumer | None = None
         self._fetched: deque[ConsumerRecord] = deque()
         self._deliver_from: dict[TopicPartition, int] = {}
+        self._read_to: dict[TopicPartition, int] = {}
+        self._places: frozenset[TopicPartition] = frozenset()
+        self._kept: set[TopicPartition] = set()  # where the group is known to have a position
         self._in_hand: ConsumerRecord | None = None
         self._done: dict[TopicPartition, int] = {}
+        self._times_given_up: Counter[TopicPartition] = Counter()
         self._committed_at = 0.0
         self._assigned = asyncio.Event()
+        self._in_position = asyncio.Event()
 
     async def start(self) -> None:
         """Connect and take position: a kill that happens after this has returned will come.
@@ -119,12 +128,18 @@ class KillSubscriber(Client):
                 await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
-        """Commit the kills the caller is done with, then leave. A kill it holds without having come back comes again."""
+        """Commit the kills the caller is done with, then leave. A kill it holds without having come back comes again.
+
+        While Kafka is away it waits 5 s for each of both, and no longer; what was not committed then comes again, too.
+        """
         consumer = self._consumer
-        if consumer is not None:
-            await self._commit()
+        if consumer is None:
+            return
+        try:
+            await self._commit(STOP_SECONDS)
+        finally:
             self._consumer = None
-            await consumer.stop()
+            await leave(consumer, STOP_SECONDS)
 
     def __aiter__(self) -> Self:
         return self
@@ -177,16 +192,43 @@ class KillSubscriber(Client):
 
     async def _fetch(self, timeout_ms: int) -> None:
         assert self._consumer is not None  # noqa: S101 - for the type checker
+        consumer = self._consumer
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._in_position.wait()
         try:
-            batches = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=500)
+            batches = await consumer.getmany(timeout_ms=timeout_ms if self._in_position.is_set() else 0, max_records=500)
         except REFUSED as error:
             raise Stop(f"Kafka does not allow reading {self._topic}") from error
         except KafkaError as error:
             raise Retry(f"kills cannot be read: {error}") from error
+        if not self._in_position.is_set():  # aiokafka wakes who waits before it tells what is assigned: these are put back, the look-back comes first
+            for place, batch in batches.items():
+                consumer.seek(place, batch[0].offset)
+            return
+        self._notice_cuts(batches, consumer.assignment())
         for batch in batches.values():
             self._fetched.extend(batch)
 
-    async def _commit(self) -> None:
+    def _notice_cuts(self, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]], assigned: frozenset[TopicPartition]) -> None:
+        """Deliver all of a partition that has gone back by itself: aiokafka begins anew where the log ends before its position."""
+        if self._group_id is None and assigned > self._places:  # partitions were added: without a group aiokafka reads all from their beginning
+            for place in self._places & self._read_to.keys():
+                self._deliver_from[place] = max(self._deliver_from.get(place, 0), self._read_to.pop(place))
+        self._places = assigned
+        for place, batch in batches.items():
+            expected = self._read_to.get(place, 0)
+            if batch[0].offset < expected:
+                log.warning("%s partition %d was cut or made anew: from offset %d back to %d, all there is is told", place.topic, place.partition, expected, batch[0].offset)
+                self._deliver_from[place] = 0
+            self._read_to[place] = batch[-1].offset + 1
+
+    async def _commit(self, seconds: float | None = None) -> None:
+        """Commit what is done; what could not be committed stays done, but for partitions that were given up meanwhile.
+
+        Args:
+            seconds: Longest wait; None for as long as Kafka is away.
+        """
         self._committed_at = time.monotonic()
         done, self._done = self._done, {}
         if self._group_id is None or self._consumer is None:
@@ -194,40 +236,65 @@ class KillSubscriber(Client):
         done = {place: offset for place, offset in done.items() if place in self._consumer.assignment()}
         if not done:
             return
+        times_given_up = self._times_given_up.copy()
         try:
-            await self._consumer.commit(done)
-        except KafkaError as error:
+            async with asyncio.timeout(seconds):
+                await self._consumer.commit(done)
+        except BaseException as error:
+            still_ours = {place: offset for place, offset in done.items() if self._times_given_up[place] == times_given_up[place]}
+            self._done = {**still_ours, **self._done}
+            if not isinstance(error, (KafkaError, TimeoutError)):
+                raise
             log.warning("could not commit the position of group %s (%s); the last kills may come again", self._group_id, type(error).__name__)
-            self._done = {**done, **self._done}
 
     async def _take_position(self, partitions: Iterable[TopicPartition]) -> None:
-        """Decide where each partition is delivered from, and seek some way before it."""
-        assert self._consumer is not None  # noqa: S101 - for the type checker
-        partitions = list(partitions)
-        if not partitions:
+        """Decide where each partition is delivered from, and seek some way before it; from then on records are fetched."""
+        try:
+            await self._seek(frozenset(partitions))
+        finally:
+            self._in_position.set()
+
+    async def _seek(self, partitions: frozenset[TopicPartition]) -> None:
+        consumer = self._consumer
+        self._places = partitions
+        if not partitions or consumer is None:  # the latter when it is being stopped
             return
-        first, end = await self._consumer.beginning_offsets(partitions), await self._consumer.end_offsets(partitions)
+        first, end = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+        positions: dict[TopicPartition, int] = {}
         unknown: dict[TopicPartition, int] = {}
         for place in partitions:
-            position = None if self._group_id is None else await self._consumer.committed(place)
+            position = None if self._group_id is None else await consumer.committed(place)
             if position is not None and position > end[place]:
                 log.warning("%s partition %d is shorter than the position of group %s: starting at its beginning", place.topic, place.partition, self._group_id)
                 position = first[place]
+            if position is None and place in self._kept:
+                log.warning("%s partition %d has lost the position of group %s, so it was made anew: starting at its beginning", place.topic, place.partition, self._group_id)
+                position = unknown[place] = first[place]
             if position is None:
                 position = unknown[place] = first[place] if self._from_beginning else end[place]
+            positions[place] = position
+        for place, position in positions.items():
             self._deliver_from[place] = position
-            self._consumer.seek(place, max(first[place], position - LOOK_BACK))
-        if self._group_id is not None and unknown:
-            await self._consumer.commit(unknown)
+            self._read_to[place] = max(first[place], position - LOOK_BACK)
+            consumer.seek(place, self._read_to[place])
+        if self._group_id is None:
+            return
+        if unknown:
+            await consumer.commit(unknown)
+        self._kept.update(partitions)
 
     async def _give_up(self, partitions: Iterable[TopicPartition]) -> None:
         """Commit what is done, and forget what was fetched of partitions that go to another member."""
-        await self._commit()
+        self._in_position.clear()
         gone = set(partitions)
-        self._fetched = deque(record for record in self._fetched if TopicPartition(record.topic, record.partition) not in gone)
-        for place in gone:
-            self._deliver_from.pop(place, None)
-            self._done.pop(place, None)
+        try:
+            await self._commit(STOP_SECONDS)
+        finally:
+            self._times_given_up.update(gone)
+            self._fetched = deque(record for record in self._fetched if TopicPartition(record.topic, record.partition) not in gone)
+            for place in gone:
+                for of_place in (self._deliver_from, self._read_to, self._done):
+                    of_place.pop(place, None)
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
