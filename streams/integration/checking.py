@@ -15,19 +15,17 @@ from streams.event_log import to_bytes
 
 
 def checked(topic: str, value: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """Return key and value of the record for an event, as a worker will accept it now.
+    """Return key and value of the record for an event, as a worker will accept it now, unless it is a post whose window closed more than a day ago: a recorded log may be full of those.
 
     Raises:
-        Reject: A worker would send it to ``dead_letter``.
+        Reject: A worker would send it to ``dead_letter``, whenever it comes.
     """
     content = to_bytes(dict(value))
     variant_id = value.get("variant_id")
     key = variant_id.encode(errors="surrogatepass") if isinstance(variant_id, str) else b""
     now = wall_clock()
     if topic == "variant_posted":
-        posting = parse_variant_posted(content, key, now, Defaults())
-        if value.get("timeout_minutes") is not None and now > posting.too_late_after:  # else the workers' default decides, which nobody knows here
-            raise Reject("its monitoring window closed more than a day ago", "posted_at")
+        parse_variant_posted(content, key, now, Defaults())
     else:
         parse_interaction(content, key, now)
     return key, content
