@@ -15,7 +15,7 @@ from streams.event_log import to_bytes
 
 
 def checked(topic: str, value: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """Return key and value of the record for an event, as a worker will accept it now, unless it is a post whose window closed more than a day ago: a recorded log may be full of those.
+    """Return key and value of the record for an event, as a worker will accept it now; but a post may be too old for that, as those of a recorded log are.
 
     Raises:
         Reject: A worker would send it to ``dead_letter``, whenever it comes.
