@@ -17,6 +17,7 @@ import pytest
 from streams.integration import KillSubscriber
 from streams.settings import Settings
 from streams.topics import ensure_topics, topic_name
+from tests.records import kill_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,31 +54,6 @@ async def _ensure(settings: Settings) -> None:
     await ensure_topics(settings)
 
 
-def kill(number: int) -> str:
-    """The value of a kill event, as the monitor writes it."""
-    moment = "2026-01-01T00:00:00.000001Z"
-    fields = {
-        "kill_id": f"00000000-0000-0000-0000-{number:012d}",
-        "session_id": f"00000000-0000-0000-0001-{number:012d}",
-        **{name: f"{name}-{number}" for name in ("variant_id", "persona_id", "post_id")},
-        "reason": "Below 50% of expected engagement rate",
-        "policy": "ratio",
-        "expected_engagement_rate": 0.06,
-        "kill_threshold": 0.5,
-        "min_interactions": 10,
-        "final_engagement_rate": 0.02,
-        "final_interaction_count": 10,
-        "final_view_count": 500,
-        "counts": {"view": 500, "like": 10},
-        "posted_at": moment,
-        "decided_at": moment,
-        "time_to_kill_seconds": 12.5,
-        "schema_version": 1,
-        "deciding_event": {"topic": "interaction", "partition": 0, "offset": 7, "occurred_at": moment},
-    }
-    return json.dumps(fields)
-
-
 async def put_kills(settings: Settings, *numbers: int) -> None:
     """Write kill events, keyed by their variants."""
     from aiokafka import AIOKafkaProducer
@@ -85,7 +61,7 @@ async def put_kills(settings: Settings, *numbers: int) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, acks="all")
     await producer.start()
     for number in numbers:
-        await producer.send_and_wait(topic_name(settings, "variant_killed"), kill(number).encode(), key=f"variant_id-{number}".encode())
+        await producer.send_and_wait(topic_name(settings, "variant_killed"), json.dumps(kill_of(number)).encode(), key=f"v-{number}".encode())
     await producer.stop()
 
 
@@ -142,11 +118,11 @@ def test_kills_are_followed_each_once(commands: Commands) -> None:
     """As JSON or in a line for people; ``--count`` ends it, ``--timeout`` says if they did not come."""
     asyncio.run(put_kills(commands.settings, 1, 1, 2))
     rows = commands.rows("kills", "--from-beginning", "--count", "2", "--timeout", "30")
-    assert sorted(row["variant_id"] for row in rows) == ["variant_id-1", "variant_id-2"]
-    assert json.loads(kill(1)) in rows
+    assert sorted(row["variant_id"] for row in rows) == ["v-1", "v-2"]
+    assert kill_of(1) in rows
     human = commands.run("kills", "--from-beginning", "--human", "--timeout", "4")
     assert human.returncode == 0
-    assert "KILLED  variant_id-1  |  Below 50% of expected engagement rate  |  2.000% against 3.000% (10 of 500 views)  |  12.5 s after it was posted" in human.stdout
+    assert "KILLED  v-1  |  Below 50% of expected engagement rate  |  2.000% against 3.000% (10 of 500 views)  |  12.5 s after it was posted" in human.stdout
     short = commands.run("kills", "--from-beginning", "--count", "5", "--timeout", "4")
     assert (short.returncode, short.stderr) == (1, "2 of 5 kills came within 4 s\n")
 
@@ -156,7 +132,7 @@ def test_kills_of_a_group_go_on_where_they_stopped(commands: Commands) -> None:
     asyncio.run(put_kills(commands.settings, 1, 2, 3))
     first = commands.rows("kills", "--group", "g", "--from-beginning", "--count", "2", "--timeout", "40")
     second = commands.rows("kills", "--group", "g", "--count", "1", "--timeout", "40")
-    assert {row["variant_id"] for row in first + second} == {"variant_id-1", "variant_id-2", "variant_id-3"}
+    assert {row["variant_id"] for row in first + second} == {"v-1", "v-2", "v-3"}
 
 
 def test_ctrl_c_ends_kills_quietly(commands: Commands) -> None:
@@ -164,7 +140,7 @@ def test_ctrl_c_ends_kills_quietly(commands: Commands) -> None:
     process = commands.start("kills", "--from-beginning")
     asyncio.run(put_kills(commands.settings, 1))
     assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["variant_id"] == "variant_id-1"
+    assert json.loads(process.stdout.readline())["variant_id"] == "v-1"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from typing import Any
 
 import pytest
@@ -19,33 +18,7 @@ from streams.local.child import free_port
 from streams.local.kafka import KafkaServer
 from streams.settings import Settings
 from streams.topics import ensure_topics, topic_name
-
-
-def kill(number: int, **more: Any) -> dict[str, Any]:
-    """A kill event as the contract has it."""
-    moment = "2026-01-01T00:00:00.000001Z"
-    return {
-        "schema_version": 1,
-        "kill_id": str(uuid.UUID(int=number)),
-        "session_id": str(uuid.UUID(int=1_000_000 + number)),
-        "variant_id": f"v-{number}",
-        "persona_id": "p",
-        "post_id": f"post-{number}",
-        "reason": "Below 50% of expected engagement rate",
-        "policy": "ratio",
-        "expected_engagement_rate": 0.06,
-        "kill_threshold": 0.5,
-        "min_interactions": 10,
-        "final_engagement_rate": 0.02,
-        "final_interaction_count": 10,
-        "final_view_count": 500,
-        "counts": {"view": 500, "like": 10},
-        "posted_at": moment,
-        "decided_at": moment,
-        "deciding_event": {"topic": "interaction", "partition": 0, "offset": 7, "occurred_at": moment},
-        "time_to_kill_seconds": 12.5,
-        **more,
-    }
+from tests.records import kill_of
 
 
 @pytest.fixture
@@ -85,7 +58,7 @@ async def hears_nothing(subscriber: KillSubscriber, seconds: float = 1.5) -> boo
 
 async def test_each_kill_comes_once_however_often_it_is_on_the_topic(topics: Settings) -> None:
     """Delivery is at least once; the caller acts once."""
-    await tell(topics, kill(1), kill(1), kill(2), kill(1), kill(3))
+    await tell(topics, kill_of(1), kill_of(1), kill_of(2), kill_of(1), kill_of(3))
     async with KillSubscriber(topics, from_beginning=True) as subscriber:
         assert sorted(await hear(subscriber, 3)) == [1, 2, 3]
         assert await hears_nothing(subscriber)
@@ -93,38 +66,38 @@ async def test_each_kill_comes_once_however_often_it_is_on_the_topic(topics: Set
 
 async def test_a_kill_is_typed(topics: Settings) -> None:
     """Moments are aware datetimes, ids are UUIDs; fields of a later version do no harm."""
-    await tell(topics, kill(1, later={"a": 1}))
+    await tell(topics, kill_of(1, later={"a": 1}))
     async with KillSubscriber(topics, from_beginning=True) as subscriber:
         event = await asyncio.wait_for(anext(subscriber), 20)
     assert isinstance(event, VariantKilled)
     assert event.posted_at.isoformat() == "2026-01-01T00:00:00.000001+00:00"
     assert event.deciding_event.offset == 7
     assert event.kill_rate == 0.03
-    assert json.loads(event.as_json()) == kill(1)
+    assert json.loads(event.as_json()) == kill_of(1)
 
 
 async def test_without_from_beginning_it_starts_with_what_comes_after_the_start(topics: Settings) -> None:
     """Old kills stay where they are; a kill right after the start is not missed."""
-    await tell(topics, kill(1))
+    await tell(topics, kill_of(1))
     async with KillSubscriber(topics) as subscriber:
-        await tell(topics, kill(2))
+        await tell(topics, kill_of(2))
         assert await hear(subscriber, 1) == [2]
 
 
 async def test_what_cannot_be_read_is_left_out(topics: Settings) -> None:
     """Somebody else's record on the topic stops nobody."""
-    await tell(topics, b"nonsense", b"{}", kill(1))
+    await tell(topics, b"nonsense", b"{}", kill_of(1))
     async with KillSubscriber(topics, from_beginning=True) as subscriber:
         assert await hear(subscriber, 1) == [1]
 
 
 async def test_a_group_goes_on_where_it_stopped(topics: Settings) -> None:
     """What was done is not told again, what came meanwhile is not missed."""
-    await tell(topics, *(kill(number) for number in range(1, 6)))
+    await tell(topics, *(kill_of(number) for number in range(1, 6)))
     async with KillSubscriber(topics, group_id="g", from_beginning=True) as subscriber:
         assert sorted(await hear(subscriber, 5)) == [1, 2, 3, 4, 5]
         assert await hears_nothing(subscriber)
-    await tell(topics, kill(6))
+    await tell(topics, kill_of(6))
     async with KillSubscriber(topics, group_id="g", from_beginning=True) as subscriber:
         assert await hear(subscriber, 1) == [6]
         assert await hears_nothing(subscriber)
@@ -132,7 +105,7 @@ async def test_a_group_goes_on_where_it_stopped(topics: Settings) -> None:
 
 async def test_the_kill_in_hand_comes_again_after_a_restart(topics: Settings) -> None:
     """The caller never came back for the next one, so it may have died half-way: at least once."""
-    await tell(topics, kill(1), kill(1))
+    await tell(topics, kill_of(1), kill_of(1))
     async with KillSubscriber(topics, group_id="g", from_beginning=True) as subscriber:
         assert await hear(subscriber, 1) == [1]
     async with KillSubscriber(topics, group_id="g") as subscriber:
@@ -141,21 +114,21 @@ async def test_the_kill_in_hand_comes_again_after_a_restart(topics: Settings) ->
 
 async def test_a_new_group_that_heard_nothing_yet_misses_nothing_while_it_is_away(topics: Settings) -> None:
     """Its position is kept from the first start on."""
-    await tell(topics, kill(1))
+    await tell(topics, kill_of(1))
     async with KillSubscriber(topics, group_id="g"):
         pass
-    await tell(topics, kill(2))
+    await tell(topics, kill_of(2))
     async with KillSubscriber(topics, group_id="g") as subscriber:
         assert await hear(subscriber, 1) == [2]
 
 
 async def test_a_repetition_after_a_restart_is_still_known(topics: Settings) -> None:
     """The monitor crashed and told again what the subscriber had done before its own restart."""
-    await tell(topics, kill(1))
+    await tell(topics, kill_of(1))
     async with KillSubscriber(topics, group_id="g", from_beginning=True) as subscriber:
         assert await hear(subscriber, 1) == [1]
         assert await hears_nothing(subscriber)
-    await tell(topics, kill(1), kill(2))
+    await tell(topics, kill_of(1), kill_of(2))
     async with KillSubscriber(topics, group_id="g") as subscriber:
         assert sorted(await hear(subscriber, 1)) == [2]
         assert await hears_nothing(subscriber)
@@ -173,10 +146,10 @@ async def test_two_members_share_the_kills_and_one_takes_over_from_the_other(top
         listening = [asyncio.create_task(listen(first))]
         async with KillSubscriber(topics, group_id="g", from_beginning=True) as second:
             listening.append(asyncio.create_task(listen(second)))
-            await tell(topics, *(kill(number) for number in range(40)))
+            await tell(topics, *(kill_of(number) for number in range(40)))
             await _until(lambda: len(set(heard)) == 40)
             listening.pop().cancel()
-        await tell(topics, *(kill(number) for number in range(40, 60)))
+        await tell(topics, *(kill_of(number) for number in range(40, 60)))
         await _until(lambda: len(set(heard)) == 60)
         listening.pop().cancel()
     assert set(heard) == set(range(60))
@@ -191,7 +164,7 @@ async def _until(condition: Any, seconds: float = 30) -> None:
 
 async def test_what_retention_has_left_is_told_when_the_position_is_gone(topics: Settings) -> None:
     """A group that was away for weeks starts with the oldest kill there is, not with the next."""
-    await tell(topics, *(kill(number, variant_id="v") for number in range(5)))
+    await tell(topics, *(kill_of(number, variant_id="v") for number in range(5)))
     async with KillSubscriber(topics, group_id="g", from_beginning=True) as subscriber:
         assert await hear(subscriber, 2) == [0, 1]
     admin = AIOKafkaAdminClient(**kafka_client_options(topics))
@@ -211,7 +184,7 @@ async def test_what_retention_has_left_is_told_when_the_position_is_gone(topics:
 async def test_a_broker_that_was_killed_and_came_back_is_waited_for(topics: Settings, kafka: KafkaServer, group_id: str | None) -> None:
     """The subscriber goes on by itself, and misses nothing."""
     async with KillSubscriber(topics, group_id=group_id) as subscriber:
-        await tell(topics, kill(1))
+        await tell(topics, kill_of(1))
         assert await hear(subscriber, 1) == [1]
         waiting = asyncio.create_task(hear(subscriber, 1, seconds=60))
         try:
@@ -220,7 +193,7 @@ async def test_a_broker_that_was_killed_and_came_back_is_waited_for(topics: Sett
         finally:
             await asyncio.to_thread(kafka.start)
             await asyncio.to_thread(kafka.wait_ready, 60)
-        await tell(topics, kill(2))
+        await tell(topics, kill_of(2))
         assert await waiting == [2]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from streams.integration import KillSubscriber, leaving, subscriber
 from streams.integration.subscriber import _Rebalance
 from streams.settings import Settings
 from streams.topics import topic_name
+from tests.records import kill_of
 
 SETTINGS = Settings.model_validate({})
 PLACE, ADDED = (TopicPartition(topic_name(SETTINGS, "variant_killed"), number) for number in (0, 1))
@@ -24,19 +24,7 @@ PLACE, ADDED = (TopicPartition(topic_name(SETTINGS, "variant_killed"), number) f
 
 def record(offset: int, number: int, place: TopicPartition = PLACE) -> Any:
     """A kill, by its number, at an offset."""
-    moment = "2026-01-01T00:00:00.000001Z"
-    value = {
-        **dict.fromkeys(("variant_id", "persona_id", "post_id", "reason", "policy"), "x"),
-        **dict.fromkeys(("expected_engagement_rate", "kill_threshold", "final_engagement_rate", "time_to_kill_seconds"), 0.5),
-        **dict.fromkeys(("min_interactions", "final_interaction_count", "final_view_count"), 1),
-        "kill_id": str(uuid.UUID(int=number)),
-        "session_id": str(uuid.UUID(int=number)),
-        "counts": {},
-        "posted_at": moment,
-        "decided_at": moment,
-        "deciding_event": {"topic": "interaction", "partition": 0, "offset": 7, "occurred_at": moment},
-    }
-    return SimpleNamespace(topic=place.topic, partition=place.partition, offset=offset, value=json.dumps(value).encode())
+    return SimpleNamespace(topic=place.topic, partition=place.partition, offset=offset, value=json.dumps(kill_of(number)).encode())
 
 
 class Consumer:
