@@ -283,19 +283,19 @@ class Monitoring:
 
     async def _tick(self) -> None:
         generation = self._generation
-        tps = [reading.tp for owned in self._owned.values() for reading in owned.readings]
-        if not tps or self._app.rebalancing:
+        read_to = {reading.tp: reading.next for owned in self._owned.values() for reading in owned.readings}
+        if not read_to or self._app.rebalancing:
             return
-        asked_at, read_to = self._clock() - READABLE_WITHIN, [reading.next for owned in self._owned.values() for reading in owned.readings]
+        asked_at = self._clock() - READABLE_WITHIN
         async with asyncio.timeout(ANSWER_SECONDS):
-            ends = await self._consumer.highwaters(*tps)
+            ends = await self._consumer.highwaters(*read_to)
             if generation != self._generation:
                 return
-            for tp, offset in zip(tps, read_to, strict=True):
+            for tp, offset in read_to.items():
                 if ends[tp] < offset:
                     self._fail(cut_short(tp, offset, f"ends at {ends[tp]}"))
             self._ends = {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
-            positions = {tp: await self._consumer.position(tp) for tp in tps if self._idle(tp)}
+            positions = {tp: await self._consumer.position(tp) for tp in read_to if self._idle(tp)}
         if generation != self._generation:
             return
         for owned in list(self._owned.values()):
