@@ -33,7 +33,7 @@ CONNECT_SECONDS = 5.0
 START_SECONDS = 15.0
 """How long one try of ``start`` may take: longer than the 10 s that one of several brokers which says nothing holds it up."""
 STOP_SECONDS = 5.0
-"""How long ``stop`` waits for what is on its way, and for the connections of a producer that has not started."""
+"""How long ``stop`` waits for what is on its way, and how long connections may take to close that Kafka does not answer on."""
 
 
 class EventPublisher(Client):
@@ -82,15 +82,14 @@ class EventPublisher(Client):
                 return
 
     async def stop(self) -> None:
-        """Disconnect, after what is on its way has been acknowledged; at most 5 s are left to it."""
+        """Disconnect, after what is on its way has been acknowledged; at most 5 s are left to it, and as many to closing without."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
         try:
             await asyncio.wait_for(producer.stop(), STOP_SECONDS)
         except TimeoutError:  # Kafka is away: an idempotent producer would go on trying for ever
-            disarm(producer)
-            await close_disarmed(producer)
+            await _abandon(producer)
 
     async def publish_variant_posted(self, message: Mapping[str, Any] | None = None, /, **fields: Any) -> Landed:
         """Publish that a variant went live: a ``variant_posted`` as a mapping, as keywords, or both (keywords win).
@@ -238,8 +237,13 @@ async def _start(producer: AIOKafkaProducer) -> None:
         async with asyncio.timeout(START_SECONDS):
             await producer.start()
     except BaseException:
-        disarm(producer)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await close_disarmed(producer)
+        await _abandon(producer)
         raise
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """Let a producer send nothing more, and take at most 5 s to close what it has open."""
+    disarm(producer)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(STOP_SECONDS):
+            await close_disarmed(producer)

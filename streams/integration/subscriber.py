@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +17,7 @@ from models.errors import Reject, Retry, Stop
 from streams.integration.client import Client
 from streams.integration.kills import VariantKilled, parse_kill
 from streams.integration.leaving import leave
+from streams.integration.places import Places
 from streams.integration.refusals import REFUSED
 from streams.integration.seen import SeenIds
 from streams.kafka_access import kafka_client_options, unreachable
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 
 REMEMBERED = 100_000
 """Kill ids that a subscriber remembers, the latest; some 20 MB. A repetition follows its kill within seconds, so this is plenty."""
-LOOK_BACK = 1_000
-"""Records of a partition that are read again when it is assigned, only to remember their ids."""
 JOIN_SECONDS = 30.0
 """Longest wait for the group's coordinator at the start."""
 COMMIT_SECONDS = 1.0
@@ -64,14 +63,10 @@ class KillSubscriber(Client):
         super().__init__(settings)
         self._topic = topic_name(self._settings, "variant_killed")
         self._group_id = group_id
-        self._from_beginning = from_beginning
+        self._places = Places(group_id, from_beginning=from_beginning)
         self._seen = SeenIds(remember)
         self._consumer: AIOKafkaConsumer | None = None
         self._fetched: deque[ConsumerRecord] = deque()
-        self._deliver_from: dict[TopicPartition, int] = {}
-        self._read_to: dict[TopicPartition, int] = {}
-        self._places: frozenset[TopicPartition] = frozenset()
-        self._kept: set[TopicPartition] = set()  # where the group is known to have a position
         self._in_hand: ConsumerRecord | None = None
         self._done: dict[TopicPartition, int] = {}
         self._times_given_up: Counter[TopicPartition] = Counter()
@@ -182,12 +177,11 @@ class KillSubscriber(Client):
             log.warning("%s partition %d offset %d %s: left out", record.topic, record.partition, record.offset, error.reason.splitlines()[0])
             return None
         is_new = self._seen.add(kill.kill_id)
-        place = TopicPartition(record.topic, record.partition)
-        return kill if is_new and record.offset >= self._deliver_from.get(place, 0) else None
+        return kill if is_new and self._places.is_told(TopicPartition(record.topic, record.partition), record.offset) else None
 
     def _finish(self, record: ConsumerRecord) -> None:
         place = TopicPartition(record.topic, record.partition)
-        if record.offset >= self._deliver_from.get(place, 0):
+        if self._places.is_told(place, record.offset):
             self._done[place] = record.offset + 1
 
     async def _fetch(self, timeout_ms: int) -> None:
@@ -206,22 +200,9 @@ class KillSubscriber(Client):
             for place, batch in batches.items():
                 consumer.seek(place, batch[0].offset)
             return
-        self._notice_cuts(batches, consumer.assignment())
+        self._places.read(batches, consumer.assignment())
         for batch in batches.values():
             self._fetched.extend(batch)
-
-    def _notice_cuts(self, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]], assigned: frozenset[TopicPartition]) -> None:
-        """Deliver all of a partition that has gone back by itself: aiokafka begins anew where the log ends before its position."""
-        if self._group_id is None and assigned > self._places:  # partitions were added: without a group aiokafka reads all from their beginning
-            for place in self._places & self._read_to.keys():
-                self._deliver_from[place] = max(self._deliver_from.get(place, 0), self._read_to.pop(place))
-        self._places = assigned
-        for place, batch in batches.items():
-            expected = self._read_to.get(place, 0)
-            if batch[0].offset < expected:
-                log.warning("%s partition %d was cut or made anew: from offset %d back to %d, all there is is told", place.topic, place.partition, expected, batch[0].offset)
-                self._deliver_from[place] = 0
-            self._read_to[place] = batch[-1].offset + 1
 
     async def _commit(self, seconds: float | None = None) -> None:
         """Commit what is done; what could not be committed stays done, but for partitions that were given up meanwhile.
@@ -256,32 +237,18 @@ class KillSubscriber(Client):
 
     async def _seek(self, partitions: frozenset[TopicPartition]) -> None:
         consumer = self._consumer
-        self._places = partitions
+        self._places.assign(partitions)
         if not partitions or consumer is None:  # the latter when it is being stopped
             return
         first, end = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
-        positions: dict[TopicPartition, int] = {}
-        unknown: dict[TopicPartition, int] = {}
+        committed = {place: None if self._group_id is None else await consumer.committed(place) for place in partitions}
+        new = self._places.take(first, end, committed)
         for place in partitions:
-            position = None if self._group_id is None else await consumer.committed(place)
-            if position is not None and position > end[place]:
-                log.warning("%s partition %d is shorter than the position of group %s: starting at its beginning", place.topic, place.partition, self._group_id)
-                position = first[place]
-            if position is None and place in self._kept:
-                log.warning("%s partition %d has lost the position of group %s, so it was made anew: starting at its beginning", place.topic, place.partition, self._group_id)
-                position = unknown[place] = first[place]
-            if position is None:
-                position = unknown[place] = first[place] if self._from_beginning else end[place]
-            positions[place] = position
-        for place, position in positions.items():
-            self._deliver_from[place] = position
-            self._read_to[place] = max(first[place], position - LOOK_BACK)
-            consumer.seek(place, self._read_to[place])
-        if self._group_id is None:
-            return
-        if unknown:
-            await consumer.commit(unknown)
-        self._kept.update(partitions)
+            consumer.seek(place, self._places.next(place))
+        if new:
+            await consumer.commit(new)
+        if self._group_id is not None:
+            self._places.keep(partitions)
 
     async def _give_up(self, partitions: Iterable[TopicPartition]) -> None:
         """Commit what is done, and forget what was fetched of partitions that go to another member."""
@@ -292,9 +259,9 @@ class KillSubscriber(Client):
         finally:
             self._times_given_up.update(gone)
             self._fetched = deque(record for record in self._fetched if TopicPartition(record.topic, record.partition) not in gone)
+            self._places.forget(gone)
             for place in gone:
-                for of_place in (self._deliver_from, self._read_to, self._done):
-                    of_place.pop(place, None)
+                self._done.pop(place, None)
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types

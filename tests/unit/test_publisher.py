@@ -75,6 +75,23 @@ async def test_a_producer_that_cannot_be_closed_holds_no_start_up(monkeypatch: p
     assert others() == set()
 
 
+async def test_a_producer_that_cannot_be_closed_holds_no_stop_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on its way has its time, and closing the connections has as much again."""
+
+    async def for_ever(_producer: object) -> None:
+        await asyncio.Event().wait()
+
+    disarmed: list[object] = []
+    monkeypatch.setattr(publisher, "disarm", disarmed.append)
+    monkeypatch.setattr(publisher, "close_disarmed", for_ever)
+    monkeypatch.setattr(publisher, "STOP_SECONDS", 0.05)
+    made, producer = EventPublisher(SETTINGS), SimpleNamespace(stop=lambda: for_ever(None))
+    made._producer = producer  # type: ignore[assignment]
+    async with asyncio.timeout(5):
+        await made.stop()
+    assert disarmed == [producer]
+
+
 @pytest.mark.usefixtures("nobody_where_brokers_say_they_are")
 def test_all_who_wait_for_one_connection_hear_that_there_is_none() -> None:
     """Callers of ``on_variant_posted`` share what the first one waits for."""
