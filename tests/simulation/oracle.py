@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -48,6 +49,7 @@ def _us(raw: Any, appended: int) -> int:
     return (datetime.fromisoformat(raw) - EPOCH) // _MICROSECOND
 
 
+@lru_cache(maxsize=1)
 def judge(history: History) -> Verdicts:  # noqa: C901, PLR0912 - an oracle reads best from top to bottom, beside the contract
     """Say how all sessions must end; only for histories in which every interaction names its post."""
     fates: dict[tuple[str, str], Fate] = {}

@@ -34,8 +34,8 @@ FAMILIES = {
     "does_no_harm": Shape(stops=True, strays=True, quiet=0.1),
 }
 """Histories, by a part of the name of the test that runs them."""
-AT_ONCE = 10
-"""Seeds that a process runs before it tells how it went."""
+AT_ONCE = 20
+"""Seeds that a process runs before it tells how it went; those that share a history among them."""
 
 Failure = tuple[int, str]
 

@@ -86,7 +86,7 @@ class Consumer:
         self.ledgers: dict[TP, Ledger] = {}
 
     async def _pause(self) -> None:
-        for _ in range(self._rng.randint(0, 3)):
+        for _ in range(self._rng.randint(0, 2)):
             await asyncio.sleep(self._rng.choice((0, 0.001)))
 
     def assignment(self) -> set[TP]:
@@ -218,8 +218,9 @@ class Life:
     async def _fetch(self) -> None:
         rng, consumer, broker = self._rng, self.consumer, self._broker
         tps = sorted(broker.sources)
+        busy_pause = rng.choice((0.01, 0.05, 0.2))
         while True:
-            pause = rng.uniform(0.05, 0.25)
+            pause = 0.05 + 0.25 * rng.random()
             rng.shuffle(tps)
             for tp in tps:
                 first = consumer.positions[tp]
@@ -237,7 +238,7 @@ class Life:
                 chunk: Any = Chunk(tp, list(records), ledger.hand_out(records[0].offset, records[-1].offset), ledger)  # type: ignore[arg-type]
                 self.monitoring.fetched(chunk)
                 self.queues[tp.topic].put_nowait(chunk)
-                pause = rng.uniform(0.0, 0.02)
+                pause = busy_pause * rng.random()
             await asyncio.sleep(pause)
 
     def commit(self) -> None:
