@@ -26,7 +26,7 @@ up: install ## Kafka, PostgreSQL, monitor and sink on this machine, until Ctrl-C
 	@$(BIN)/early-kill up $(ARGS)
 
 test: $(VENV)/.installed-dev lint ## lint, then all tests, on real Kafka and PostgreSQL
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 faults: $(VENV)/.installed-dev ## named faults and 200 random schedules of faults on real servers, four hours; ARGS="--runs 3 --seed 7" for few
 	@EARLY_KILL_FAULTS=1 $(BIN)/python -m tests.faults $(ARGS)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ ONE = os.environ.get("EARLY_KILL_SIMULATION_SEED")
 ENOUGH = 100
 """So many seeds, and every fault must have bitten."""
 
-pytestmark = pytest.mark.timeout(120 + SEEDS)
+pytestmark = [pytest.mark.timeout(120 + SEEDS), pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def purse() -> Purse:
 
 
 @pytest.fixture
-def crowd(pool: ProcessPoolExecutor, purse: Purse, capsys: pytest.CaptureFixture[str]) -> Crowd:
-    return Crowd(pool, purse, capsys)
+def crowd(pool: ProcessPoolExecutor, purse: Purse, say: Callable[[str], None]) -> Crowd:
+    return Crowd(pool, purse, say)
 
 
 class Crowd(NamedTuple):
@@ -57,7 +57,7 @@ class Crowd(NamedTuple):
 
     pool: ProcessPoolExecutor
     purse: Purse
-    capsys: pytest.CaptureFixture[str]
+    say: Callable[[str], None]
 
 
 def run_seeds(family: str, crowd: Crowd, bitten: tuple[str, ...] = ()) -> None:
@@ -72,8 +72,7 @@ def run_seeds(family: str, crowd: Crowd, bitten: tuple[str, ...] = ()) -> None:
     took = time.monotonic() - began
     crowd.purse.spend(took)
     print(family, dict(bites))
-    with crowd.capsys.disabled():
-        print(f"\n{family}: {bites['seeds']:,} of {SEEDS:,} seeds in {took:.0f} s")
+    crowd.say(f"{family}: {bites['seeds']:,} of {SEEDS:,} seeds in {took:.0f} s")
     if SEEDS >= ENOUGH:
         assert bites["seeds"] >= ENOUGH, f"so few show nothing: {bites}"
         for what in ("redelivered", "restored", "repeated", "unacknowledged", "kills", "time_outs", *bitten):
