@@ -20,17 +20,20 @@ from models.monitoring_record import parse_keyed
 from models.policy import Defaults
 from models.strict_json import parse_json
 from streams.event_log import MOMENT_FIELD, to_bytes
+from streams.integration import producing
 from streams.integration.refusals import REFUSED
 from streams.kafka_access import kafka_client_options, turned_away
 from streams.topics import RETENTION_DAYS, topic_name
 
 if TYPE_CHECKING:
-    from aiokafka.structs import ConsumerRecord
+    from aiokafka.structs import ConsumerRecord, RecordMetadata
 
     from streams.settings import Settings
 
 READ_SECONDS = 10.0
 """How long one record may take to come."""
+SEND_SECONDS = 30.0
+"""How long one record may take to be acknowledged."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +59,10 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         """Which record it was; a letter may come more than once."""
         return self.topic, self.partition, self.offset
 
+    def without_content(self) -> DeadLetter:
+        """Return a letter that takes a tenth of the memory: which record it was, and why it could not be used."""
+        return msgspec.structs.replace(self, key_base64=None, value_base64=None)
+
     def as_json(self) -> dict[str, Any]:
         """Return the letter as it is, with key and value also as text where they are text."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
@@ -71,7 +78,7 @@ def _text(packed: str | None) -> str | None:
 
 _decode = msgspec.json.Decoder(DeadLetter).decode
 
-Fate = Literal["sent", "gone", "unusable"]
+Fate = Literal["sent", "repeated", "gone", "unusable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,8 @@ class Resent:
 
     Attributes:
         letter: The dead letter.
-        fate: ``sent``: it is on its topic again. ``gone``: retention has removed the original. ``unusable``: it would be refused again.
+        fate: ``sent``: it is on its topic again. ``repeated``: its event has just been sent, for another letter. ``gone``: retention has removed the original.
+            ``unusable``: it would be refused again.
         detail: Why it is unusable.
         partition: Where it landed, if it was sent; likewise ``offset``.
     """
@@ -95,10 +103,11 @@ class Resent:
 class DeadLetters:
     """Reads the dead letters there are, and sends their originals again. Use it as ``async with DeadLetters.open(settings) as letters``."""
 
-    def __init__(self, settings: Settings, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
+    def __init__(self, settings: Settings, consumer: AIOKafkaConsumer) -> None:
         self._settings = settings
         self._consumer = consumer
-        self._producer = producer
+        self._producer: AIOKafkaProducer | None = None
+        self._sent: set[tuple[str, str | None, str]] = set()
         self._topics = {topic_name(settings, topic): topic for topic in RETENTION_DAYS}
 
     @classmethod
@@ -110,15 +119,13 @@ class DeadLetters:
             Retry: No broker answers, or it stopped answering.
             Stop: The topics do not exist, or may not be read.
         """
-        options = kafka_client_options(settings)
-        consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="earliest")
-        producer = AIOKafkaProducer(**options, acks="all", enable_idempotence=True)
+        consumer = AIOKafkaConsumer(**kafka_client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest")
+        letters = cls(settings, consumer)
         try:
             await consumer.start()
-            await producer.start()
             if topic_name(settings, "dead_letter") not in await consumer.topics():
                 raise Stop(f"topic {topic_name(settings, 'dead_letter')} is not there; `early-kill topics` creates it")
-            yield cls(settings, consumer, producer)
+            yield letters
         except REFUSED as error:
             raise Stop(f"Kafka does not allow it: {error}") from error
         except (KafkaError, TimeoutError) as error:
@@ -126,7 +133,8 @@ class DeadLetters:
             raise (Retry(f"Kafka at {settings.kafka_bootstrap_servers} does not answer") if refusal is None else Stop(refusal)) from error
         finally:
             await consumer.stop()
-            await producer.stop()
+            if letters._producer is not None:
+                await producing.stop(letters._producer)
 
     async def letters(self, *, topic: str | None = None, reason: str | None = None) -> AsyncIterator[DeadLetter]:
         """Yield the letters that are there now, each record once, partition by partition, oldest first.
@@ -164,7 +172,7 @@ class DeadLetters:
         """Read a letter's original record and put it onto its topic again, with its original moment.
 
         If the value has no moment, the original append time becomes it. An interaction without ``event_id`` gets one that
-        follows from where the original lies, so that sending it again twice counts once.
+        follows from where the original lies, so that sending it again twice counts once; while these letters are open, it is sent once.
 
         Args:
             letter: Which.
@@ -180,8 +188,22 @@ class DeadLetters:
             value = again(topic, record, now_us, self._settings.defaults)
         except Reject as error:
             return Resent(letter, "unusable", str(error))
-        landed = await self._producer.send_and_wait(letter.topic, value=value, key=record.key)
+        event = _event_of(topic, value)
+        if event in self._sent:
+            return Resent(letter, "repeated")
+        landed = await self._send(letter.topic, value, record.key)
+        if event is not None:
+            self._sent.add(event)
         return Resent(letter, "sent", "", landed.partition, landed.offset)
+
+    async def _send(self, topic: str, value: bytes | None, key: bytes | None) -> RecordMetadata:
+        """Send a record; looking at letters needs no right to write, so the producer starts here."""
+        if self._producer is None:
+            producer = AIOKafkaProducer(**kafka_client_options(self._settings), acks="all", enable_idempotence=True)
+            await producing.start(producer)
+            self._producer = producer
+        async with asyncio.timeout(SEND_SECONDS):
+            return await self._producer.send_and_wait(topic, value=value, key=key)
 
     async def _original(self, letter: DeadLetter) -> ConsumerRecord | None:
         places = [place for place in await self._places(letter.topic) if place.partition == letter.partition]
@@ -229,6 +251,14 @@ def again(topic: str, record: ConsumerRecord, now_us: int, defaults: Defaults) -
         value = to_bytes(event)
     _check(topic, value, record.key, now_us, defaults)
     return value
+
+
+def _event_of(topic: str, value: bytes | None) -> tuple[str, str | None, str] | None:
+    """Return what event an interaction is; one that was sent again in vain has a letter for each time."""
+    if topic != "interaction":
+        return None
+    event = parse_json(value)
+    return event["variant_id"], event.get("post_id"), event["event_id"]
 
 
 def _check(topic: str, value: bytes | None, key: bytes | None, now_us: int, defaults: Defaults) -> None:

@@ -55,8 +55,8 @@ def resend(
 ) -> int:
     """Send dead letters again: the whole original record, re-read from its topic, with its original moment.
 
-    Prints what became of each: sent, gone (retention has removed the original), or unusable (it would be refused again). What is
-    sent twice counts once.
+    Prints what became of each: sent, repeated (the same event was sent just now, for another letter of it), gone (retention has
+    removed the original), or unusable (it would be refused again). What is sent twice counts once.
     """
     one = (partition, offset) != (None, None)
     if everything == one or (one and None in (topic, partition, offset)) or (one and reason is not None):
@@ -88,14 +88,19 @@ async def _resend(topic: str | None, partition: int | None, offset: int | None, 
     fates: Counter[str] = Counter()
     with progress("sending again") as done:
         async with DeadLetters.open(load_settings()) as letters:
-            for letter in [letter async for letter in letters.letters(topic=topic, reason=reason)]:
-                if partition is None or (letter.partition, letter.offset) == (partition, offset):
-                    fates[await _resend_one(letters, letter)] += 1
-                    done(fates.total(), "")
+            # All are read first: reading and sending again share a consumer.
+            wanted = [
+                letter.without_content()
+                async for letter in letters.letters(topic=topic, reason=reason)
+                if partition is None or (letter.partition, letter.offset) == (partition, offset)
+            ]
+            for letter in wanted:
+                fates[await _resend_one(letters, letter)] += 1
+                done(fates.total(), "")
     if partition is not None and not fates:
         tell("there is no such dead letter")
         return 1
-    tell(", ".join(f"{fates[fate]:,} {fate}" for fate in ("sent", "gone", "unusable")))
+    tell(", ".join(f"{fates[fate]:,} {fate}" for fate in ("sent", "repeated", "gone", "unusable") if fates[fate] or fate != "repeated"))
     return 0 if fates["sent"] or not fates else 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterable, Iterable, Mapping
@@ -13,8 +12,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, UnknownTopicOrPartitionError
 
 from models.errors import Reject, Stop
-from streams.disarming import close_disarmed, disarm
 from streams.event_log import MOMENT_FIELD, TOPICS
+from streams.integration import producing
 from streams.integration.checking import checked, without_datetimes
 from streams.integration.client import Client
 from streams.integration.landing import Landed, NotPublished
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 """How long ``start`` goes on trying to reach a broker, a first send to find its topic, and Kafka may take to say which topics there are."""
-START_SECONDS = 15.0
-"""How long one try of ``start`` may take: longer than the 10 s that one of several brokers which says nothing holds it up."""
-STOP_SECONDS = 5.0
-"""How long ``stop`` waits for what is on its way, and how long connections may take to close that Kafka does not answer on."""
 
 
 class EventPublisher(Client):
@@ -65,7 +60,7 @@ class EventPublisher(Client):
         while True:
             producer = AIOKafkaProducer(**kafka_client_options(self._settings), acks="all", enable_idempotence=True, request_timeout_ms=10_000, max_batch_size=131_072)
             try:
-                await _start(producer)
+                await producing.start(producer)
             except TimeoutError as error:
                 raise await unreachable(self._settings) from error
             except KafkaError as error:
@@ -84,12 +79,8 @@ class EventPublisher(Client):
     async def stop(self) -> None:
         """Disconnect, after what is on its way has been acknowledged; at most 5 s are left to it, and as many to closing without."""
         producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        try:
-            await asyncio.wait_for(producer.stop(), STOP_SECONDS)
-        except TimeoutError:  # Kafka is away: an idempotent producer would go on trying for ever
-            await _abandon(producer)
+        if producer is not None:
+            await producing.stop(producer)
 
     async def publish_variant_posted(self, message: Mapping[str, Any] | None = None, /, **fields: Any) -> Landed:
         """Publish that a variant went live: a ``variant_posted`` as a mapping, as keywords, or both (keywords win).
@@ -224,26 +215,3 @@ class EventPublisher(Client):
         timer = loop.call_later(self._timeout, fail, f"no answer within {self._timeout:g} s")
         sent.add_done_callback(settle)
         return landed
-
-
-async def _start(producer: AIOKafkaProducer) -> None:
-    """Start a producer, or leave nothing of it behind: an idempotent one asks for its id for ever while no broker answers.
-
-    Raises:
-        TimeoutError: It was not done within 15 s.
-        KafkaError: As aiokafka says.
-    """
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            await producer.start()
-    except BaseException:
-        await _abandon(producer)
-        raise
-
-
-async def _abandon(producer: AIOKafkaProducer) -> None:
-    """Let a producer send nothing more, and take at most 5 s to close what it has open."""
-    disarm(producer)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(STOP_SECONDS):
-            await close_disarmed(producer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -15,7 +16,9 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from models.errors import Retry, Stop
 from models.moments import SECOND, format_moment
+from streams import dead_letters
 from streams.dead_letters import DeadLetter, DeadLetters
+from streams.integration import producing
 from streams.kafka_access import kafka_client_options
 from streams.local.child import free_port
 from streams.settings import Settings
@@ -204,6 +207,42 @@ async def test_a_letter_that_names_a_topic_of_others_is_not_followed(topics: Top
     """Anybody may write to the topic; nothing of it may make us write elsewhere."""
     await topics.put("dead_letter", {"topic": "payments", "partition": 0, "offset": 0, "timestamp": 0, "reason": "x"})
     assert [fate for fate, _ in await resend_all(topics)] == ["unusable"]
+
+
+async def test_an_event_with_several_letters_is_sent_once(topics: Topics) -> None:
+    """Sent again in vain, it has a letter for each time: all of them together are one event, and a day later still one."""
+    await topics.bury(await topics.put("interaction", VIEW), VIEW)
+    assert await resend_all(topics) == [("sent", "")]
+    for _ in range(3):
+        copy = (await topics.all_of("interaction"))[-1]
+        await topics.bury(copy, copy.value)
+        fates = [fate for fate, _ in await resend_all(topics)]
+        assert (fates.count("sent"), fates.count("repeated")) == (1, len(fates) - 1)
+    other = {**VIEW, "event_id": "mine"}
+    for post in ("a", "b"):
+        await topics.bury(await topics.put("interaction", {**other, "post_id": post}), other)
+    assert [fate for fate, _ in await resend_all(topics)].count("sent") == 3
+
+
+async def test_to_look_at_letters_takes_no_right_to_write(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No producer is made for it."""
+    await topics.bury(await topics.put("interaction", VIEW), VIEW)
+    monkeypatch.setattr(dead_letters, "AIOKafkaProducer", None)
+    assert [letter.reason for letter in await letters_of(topics)] == ["no post"]
+
+
+async def test_a_resend_does_not_wait_for_ever_for_a_producer(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idempotent one asks for its id as long as no broker gives it one."""
+
+    async def for_ever(_: object) -> None:
+        await asyncio.Event().wait()
+
+    await topics.bury(await topics.put("interaction", VIEW), VIEW)
+    monkeypatch.setattr(AIOKafkaProducer, "start", for_ever)
+    monkeypatch.setattr(producing, "START_SECONDS", 0.2)
+    with pytest.raises(Retry, match="does not answer"):
+        async with asyncio.timeout(20):
+            await resend_all(topics)
 
 
 async def test_many_letters_on_all_partitions_are_all_read(topics: Topics) -> None:

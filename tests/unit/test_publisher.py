@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, TopicAuthor
 from aiokafka.structs import BrokerMetadata
 
 from models.errors import Retry, Stop
-from streams.integration import EventPublisher, Landed, NotPublished, on_variant_posted, publisher
+from streams.integration import EventPublisher, Landed, NotPublished, on_variant_posted, producing, publisher
 from streams.local.child import free_port
 from streams.settings import Settings
 from streams.topics import topic_name
@@ -32,7 +32,7 @@ def nobody_where_brokers_say_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
         client._sync_task = asyncio.create_task(client._md_synchronizer())
 
     monkeypatch.setattr(AIOKafkaClient, "bootstrap", bootstrap)
-    monkeypatch.setattr(publisher, "START_SECONDS", 0.3, raising=False)
+    monkeypatch.setattr(producing, "START_SECONDS", 0.3)
 
 
 def others() -> set[asyncio.Task[Any]]:
@@ -64,10 +64,10 @@ async def test_a_producer_that_cannot_be_closed_holds_no_start_up(monkeypatch: p
     async def for_ever(_producer: object) -> None:
         await asyncio.Event().wait()
 
-    real = publisher.close_disarmed
+    real = producing.close_disarmed
     closed: list[Any] = []
-    monkeypatch.setattr(publisher, "close_disarmed", lambda producer: closed.append(producer) or for_ever(producer))
-    monkeypatch.setattr(publisher, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(producing, "close_disarmed", lambda producer: closed.append(producer) or for_ever(producer))
+    monkeypatch.setattr(producing, "STOP_SECONDS", 0.1)
     with pytest.raises(Retry):
         async with asyncio.timeout(5):
             await EventPublisher(SETTINGS).start()
@@ -82,9 +82,9 @@ async def test_a_producer_that_cannot_be_closed_holds_no_stop_up(monkeypatch: py
         await asyncio.Event().wait()
 
     disarmed: list[object] = []
-    monkeypatch.setattr(publisher, "disarm", disarmed.append)
-    monkeypatch.setattr(publisher, "close_disarmed", for_ever)
-    monkeypatch.setattr(publisher, "STOP_SECONDS", 0.05)
+    monkeypatch.setattr(producing, "disarm", disarmed.append)
+    monkeypatch.setattr(producing, "close_disarmed", for_ever)
+    monkeypatch.setattr(producing, "STOP_SECONDS", 0.05)
     made, producer = EventPublisher(SETTINGS), SimpleNamespace(stop=lambda: for_ever(None))
     made._producer = producer  # type: ignore[assignment]
     async with asyncio.timeout(5):
