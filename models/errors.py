@@ -18,6 +18,10 @@ class Reject(EarlyKillError):
         self.field = field
 
 
+class NotKilled(Reject):
+    """There is no kill to undo: the variant is known, and not killed."""
+
+
 class Retry(EarlyKillError):
     """A dependency failed for now: do the same thing again after a pause, and drop nothing."""
 

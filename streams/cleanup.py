@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from models.errors import Reject
+from models.errors import NotKilled, Reject
 from models.moments import to_datetime
 from streams.audit import AuditEntry, add_entries
 from streams.crash_points import crash_point
@@ -28,10 +28,6 @@ PostId = int | str
 
 class UnknownVariant(Reject, LookupError):
     """Neither the pool nor any record knows the variant (HTTP 404)."""
-
-
-class NotKilled(Reject):
-    """There is nothing to undo: the variant is not killed, or no longer (HTTP 409)."""
 
 
 class Kill(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,7 +59,8 @@ def migrate(
 
 def revive(variant_id: Annotated[str, typer.Argument(metavar="VARIANT", help="The variant that was killed.")]) -> None:
     """Undo a kill: the variant is active again, and the posts that the kill cancelled are scheduled again unless their time has passed."""
-    from streams.cleanup import NotKilled, UnknownVariant
+    from models.errors import NotKilled
+    from streams.cleanup import UnknownVariant
     from streams.cleanup import revive as undo
 
     quiet_libraries()

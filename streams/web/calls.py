@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from models.errors import Reject, Retry, Stop
+from models.errors import NotKilled, Reject, Retry, Stop
 from models.events import VariantPosted, posting, validation_problems
 from models.session import Outcome
 from models.strict_json import VALUE_LIMIT
@@ -126,8 +126,10 @@ async def revive_variant(request: web.Request) -> web.Response:
         restored = await request.app[SERVICES].commands.revive(variant_id, asker, is_key=inputs.has_key(request))
     except LookupError:
         raise _unknown(variant_id) from None
-    except Reject as error:
+    except NotKilled as error:
         raise Problem(409, f"Variant {variant_id!r} cannot be revived: {error.reason}.", title="Variant is not killed") from None
+    except Reject as error:
+        raise Problem(409, f"Variant {variant_id!r} is killed still: PostgreSQL refuses to undo it ({error.reason}).", title="Revival refused") from None
     except (Retry, Stop):
         raise unavailable("PostgreSQL does not answer, so nobody knows whether anything was revived; repeat the request, under its Idempotency-Key if it has one.") from None
     return _json({"status": "variant_revived", "variant_id": variant_id, **restored})

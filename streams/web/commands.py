@@ -7,9 +7,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-from models.errors import Reject, Retry
+from models.errors import NotKilled, Retry
 from models.ids import session_id
 from models.views import SessionView
 from streams.web.cluster import Cluster
@@ -128,12 +129,25 @@ class Commands:
         Raises:
             Problem: 404 if nothing of it is active; 503 if it takes too long, or nobody knows.
         """
+        begun = self._stopping.get((variant_id, post_id))
+        if begun is not None and await self._covers(begun) and not await self._active_postings(variant_id, post_id, asker):
+            return
         task = self._stopping.get((variant_id, post_id))
         if task is None:
             task = asyncio.create_task(self._stop(variant_id, post_id, asker))
             self._stopping[variant_id, post_id] = task
             task.add_done_callback(lambda _: self._stopping.pop((variant_id, post_id), None))
         await asyncio.shield(task)
+
+    async def _covers(self, begun: asyncio.Task[None]) -> bool:
+        """Wait for a stop that another request has begun; tell whether it has found something. What was posted since it looked is not stopped by it."""
+        try:
+            await asyncio.shield(begun)
+        except Problem as problem:
+            if problem.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
+        return True
 
     async def _stop(self, variant_id: str, post_id: str | None, asker: Asker) -> None:
         active = await self._active_postings(variant_id, post_id, asker)
@@ -187,7 +201,7 @@ class Commands:
         async for _ in self._patiently():
             try:
                 return await in_time(self._store.revive(variant_id, actor=asker.name, request_id=asker.request_id, is_key=is_key), _REVIVE_PATIENCE_SECONDS)
-            except (LookupError, Reject):
+            except (LookupError, NotKilled):
                 if not await self._is_kill_on_its_way(variant_id, asker):
                     raise
             if time.monotonic() > until:

@@ -30,6 +30,7 @@ logger = logging.getLogger("streams.web.access")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = frozenset({"/health", "/ready", "/metrics"})
 _LONGEST_LOGGED = 500
+_KEYS = uuid.UUID("7d0c3f3a-6a55-4f0e-9a4e-1f5d1a7c2b90")
 
 
 def middlewares(settings: Settings, gate: Gate) -> list[Any]:
@@ -39,7 +40,7 @@ def middlewares(settings: Settings, gate: Gate) -> list[Any]:
 
 @web.middleware
 async def trace(request: web.Request, handler: Answer) -> web.StreamResponse:
-    """Give the request an id (the caller's, if that is a UUID), and log and count what became of it."""
+    """Give the request an id (the caller's, if that is a UUID; else one that follows from its key, if it has one), and log and count what became of it."""
     request[REQUEST_ID] = _request_id(request)
     begun = time.perf_counter()
     status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -55,10 +56,11 @@ async def trace(request: web.Request, handler: Answer) -> web.StreamResponse:
 
 
 def _request_id(request: web.Request) -> str:
+    key = request.headers.get("Idempotency-Key")
     try:
-        return str(uuid.UUID(request.headers.get("Idempotency-Key") or request.headers["X-Request-Id"]))
-    except (KeyError, ValueError):
-        return str(uuid.uuid4())
+        return str(uuid.UUID(key or request.headers["X-Request-Id"]))
+    except (KeyError, ValueError):  # the id of a key that is no UUID is the same at each worker, and after its start: the database knows a revival by it
+        return str(uuid.uuid5(_KEYS, f"{request.method} {request.rel_url.raw_path} {key}") if key else uuid.uuid4())
 
 
 def _log(request: web.Request, status: int, seconds: float) -> None:

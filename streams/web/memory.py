@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from models.engagement import KINDS
-from models.errors import Reject, Retry, Stop
+from models.errors import NotKilled, Retry, Stop
 from models.ids import session_id
 from models.moments import minutes
 from models.views import Place, SessionFacts, SessionRecord, SessionView, place_of
@@ -160,7 +160,7 @@ class MemoryStore:
         if variant_id not in self.killed:
             raise LookupError(variant_id)
         if not self.killed[variant_id]:
-            raise Reject("the variant is not killed")
+            raise NotKilled("the variant is not killed")
         self.killed[variant_id] = False
         await self.audit(actor=actor, action="variant_revived", session_id=None, variant_id=variant_id, request_id=request_id, facts={})
         return {"kill_id": None, "in_pool": True, "posts_restored": [], "posts_passed": 0}

@@ -60,7 +60,8 @@ class StorePort(Protocol):
 
         Raises:
             LookupError: There is no such variant.
-            Reject: It is known, but not killed.
+            NotKilled: It is known, but not killed.
+            Reject: The database refuses what a revival would write, by a rule of its own.
         """
 
     async def audit(self, *, actor: str, action: str, session_id: str | None, variant_id: str | None, request_id: str, facts: Mapping[str, Any]) -> None:

@@ -156,6 +156,28 @@ async def test_a_guarded_page_asks_for_a_token_and_keeps_it_in_the_tab(screen: S
         assert await screen.text("#live") == ""
 
 
+async def test_a_forgotten_token_stays_forgotten_whatever_is_under_way(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of a slow database, asked for with the token before, shows nothing any more."""
+    async with World(read_tokens=["secret-read-token"]) as world:
+        may_answer, read = asyncio.Event(), world.store.sessions
+
+        async def slowly(*arguments: Any) -> Any:
+            await may_answer.wait()
+            return await read(*arguments)
+
+        monkeypatch.setattr(world.store, "sessions", slowly)
+        world.put("v1", started_at_us=now_us())
+        await screen.open(world.url)
+        await screen.until("#ask", lambda text: "token" in text)
+        await screen.run("document.getElementById('token').value = 'secret-read-token'; document.querySelector('#ask button').click()")
+        await screen.until("#live-table tbody tr", lambda text: "v1" in text)
+        await screen.run("document.getElementById('forget').click()")
+        await screen.until("#ask", lambda text: "token" in text)
+        may_answer.set()
+        await asyncio.sleep(0.5)
+        assert (await screen.text("#ends"), await screen.text("#state")) == ("", "A token is needed")
+
+
 async def test_a_monitor_that_goes_away_is_told_and_its_return_too(screen: Screen, world: World) -> None:
     """What was shown stays, marked as not up to date; it goes on by itself."""
     world.put("v1", started_at_us=now_us())

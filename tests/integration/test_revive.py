@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models import ids
-from models.errors import Reject
+from models.errors import NotKilled, Reject
 from models.monitoring_record import MonitoringRecord
-from streams.cleanup import NotKilled, Revived, UnknownVariant, revive
+from streams.cleanup import Revived, UnknownVariant, revive
 from streams.database import create_engine
 from streams.outbound.pending import Outcome, PendingCalls
 from streams.persistence import Persisted, persist

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from models.errors import Reject
 from models.ids import session_id
 from models.moments import DAY, SECOND, format_moment
 from streams.topics import partition_for
@@ -538,6 +539,42 @@ async def test_a_hundred_stops_at_once_are_one(world: World, ask: Client):
     assert [row["action"] for row in world.store.audits] == ["stop_requested"]
 
 
+async def test_a_stop_also_stops_what_was_posted_since_another_one_looked(world: World, ask: Client):
+    """Two requests share a stop; what the first one could not see is for the second, whether the first one found anything or not."""
+    world.delay_seconds = 0.3
+    world.put("v1", "early")
+    first = asyncio.create_task(ask("POST", f"{P}/stop/v1"))
+    while not world.publish.stops:
+        await asyncio.sleep(0.01)
+    world.put("v1", "late")
+    assert (await ask("POST", f"{P}/stop/v1"))[0] == 200
+    assert (await first)[0] == 200
+    assert [stop["post_id"] for stop in world.publish.stops] == ["early", "late"]
+
+
+async def test_a_stop_that_joins_one_that_finds_nothing_looks_for_itself(world: World, ask: Client, monkeypatch: pytest.MonkeyPatch):
+    """The other one had looked before the post was there."""
+    has_looked, may_go_on = asyncio.Event(), asyncio.Event()
+    find = world.workers[0].services.commands._cluster.find
+
+    async def slowly(*arguments: Any) -> Any:
+        found = await find(*arguments)
+        has_looked.set()
+        await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr(world.workers[0].services.commands._cluster, "find", slowly)
+    world.store.put(recorded(ended(view("v1", "old"), "timed_out", "x", now_us())))
+    first = asyncio.create_task(ask("POST", f"{P}/stop/v1"))
+    await has_looked.wait()
+    world.put("v1", "new")
+    second = asyncio.create_task(ask("POST", f"{P}/stop/v1"))
+    await asyncio.sleep(0.1)
+    may_go_on.set()
+    assert (await first)[0] == 404
+    assert (await second)[0] == 200
+
+
 async def test_a_stop_that_is_not_seen_to_take_effect_is_not_called_done():
     """503 with Retry-After once the time is over."""
     async with World(is_deaf=True, limits={"stop_seconds": 0.2}) as world, aiohttp.ClientSession() as session:
@@ -611,6 +648,29 @@ async def test_a_revival_does_not_wait_for_ever_for_a_database_that_stands_still
     assert (len(hung), called_off) == (1, 1)
     assert (await ask("POST", f"{P}/revive/v1", **key))[0] == 200
     assert world.store.audits[-1]["request_id"] == hung[0]["request_id"]
+
+
+async def test_a_key_that_is_no_uuid_is_known_again_by_the_database(world: World, ask: Client):
+    """Also at another worker, and for this path only: a revival that was made and not answered is told of, not refused."""
+    ids = []
+    for path, key in [("v1", "order 17"), ("v1", "order 17"), ("v2", "order 17"), ("v1", "order 18"), ("v1", None)]:
+        world.store.killed[path] = False  # so that no answer is kept
+        _, _, response = await ask("POST", f"{P}/revive/{path}", headers={} if key is None else {"Idempotency-Key": key})
+        ids.append(response.headers["X-Request-Id"])
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 4
+
+
+async def test_a_revival_that_the_database_refuses_is_not_said_to_be_of_a_living_variant(world: World, ask: Client, monkeypatch: pytest.MonkeyPatch):
+    """A rule of somebody else's table is in the way: the variant is killed, and stays so."""
+
+    async def refuses(_: str, **__: Any) -> None:
+        raise Reject("PostgreSQL: no post may be scheduled on a Sunday")
+
+    monkeypatch.setattr(world.store, "revive", refuses)
+    status, body, _ = await ask("POST", f"{P}/revive/v1")
+    assert (status, body["title"]) == (409, "Revival refused")
+    assert "on a Sunday" in body["detail"]
 
 
 async def test_a_kill_can_be_undone_as_soon_as_status_tells_of_it(world: World, ask: Client):

@@ -116,7 +116,7 @@
     byId("live").hidden = false;
   }
 
-  async function showEnds() {
+  async function showEnds(mine) {
     const box = byId("ends"), table = byId("ends-table");
     let items = null;
     try {
@@ -125,6 +125,7 @@
     } catch (error) {
       if (error instanceof Refused) throw error;
     }
+    if (mine !== round) return;
     byId("ends-error").hidden = items !== null;
     byId("ends-empty").hidden = items === null || Boolean(items.length);
     table.hidden = items === null || !items.length;
@@ -174,7 +175,8 @@
       byId("ask").hidden = true;
       byId("forget").hidden = !token;
       if (Date.now() - endsAt >= ENDS_EVERY) {
-        await showEnds();
+        await showEnds(mine);
+        if (mine !== round) return;
         endsAt = Date.now();
       }
       say("fresh", "Up to date");
