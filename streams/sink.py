@@ -113,9 +113,10 @@ class Sink:
         self._metrics.sank(len(incoming), time.monotonic() - began, {**asdict(written.persisted), "dead_letter": len(unusable) + len(refused)})
 
     async def _bury(self, tp: TP, refused: Sequence[tuple[Incoming, str]]) -> None:
-        for record, reason in refused:
-            key, value = dead_letter(tp.topic, tp.partition, record.offset, microseconds(record.timestamp), record.key, record.value, reason, self._clock())
-            await self._log.append(self._dead_letter_topic, key, value)
+        letters = [
+            dead_letter(tp.topic, tp.partition, record.offset, microseconds(record.timestamp), record.key, record.value, reason, self._clock()) for record, reason in refused
+        ]
+        await asyncio.gather(*(self._log.append(self._dead_letter_topic, *letter) for letter in letters))  # not one after the other: good records wait behind them
         if refused:
             record, reason = refused[-1]
             log.error("%d record(s) of %s[%d] cannot be written and are dead letters now, at last offset %d: %s", len(refused), tp.topic, tp.partition, record.offset, reason)

@@ -111,3 +111,28 @@ async def test_a_record_that_cannot_be_written_is_named_in_the_log(caplog: pytes
     assert first.startswith("1 record(s) of monitoring_record[0] cannot be written and are dead letters now, at last offset 7: ")
     assert second == "1 record(s) of monitoring_record[0] cannot be written and are dead letters now, at last offset 0: PostgreSQL: violates a check of ours"
     assert metrics.registry.get_sample_value("performance_monitor_sink_records_total", {"result": "dead_letter"}) == 2
+
+
+async def test_good_records_do_not_wait_behind_each_bad_one():
+    """Hundreds of dead letters are on their way at once, so what is good among them is written as soon as Kafka has answered once."""
+    on_its_way = asyncio.Semaphore(0)
+    answer = asyncio.Event()
+
+    class Log:
+        async def append(self, *_: Any) -> None:
+            on_its_way.release()
+            await answer.wait()
+
+    async def write(records: Sequence[MonitoringRecord]) -> Persisted:
+        return Persisted(started=len(records))
+
+    sink = Sink(Persister(write, clock_us=lambda: 0), Log(), "dead_letter", Metrics(), lambda: 0, give_up)
+    some = chunk("good")
+    some.records += [Record(b"[]", b"good", offset=number) for number in range(300)]
+    async with asyncio.timeout(5):
+        await sink.take(some)  # type: ignore[arg-type]
+        for _ in range(300):
+            await on_its_way.acquire()
+        answer.set()
+        await sink.drain(5)
+    assert some.acks == ["acknowledged"]
