@@ -79,8 +79,11 @@ def cluster_directory(home: Path) -> Path:
         return elsewhere
     if inside.exists() or os.geteuid() != 0 or _all_can_enter(home):
         return inside
-    elsewhere = shared_directory() / "clusters" / secrets.token_hex(8)
-    elsewhere.mkdir(parents=True)
+    clusters = shared_directory() / "clusters"
+    clusters.mkdir(exist_ok=True)
+    clusters.chmod(0o755)  # whatever the umask
+    elsewhere = clusters / secrets.token_hex(8)
+    elsewhere.mkdir()
     write_whole(pointer, f"{elsewhere}\n")
     return elsewhere
 

@@ -49,6 +49,18 @@ def test_a_cluster_of_a_closed_directory_lives_elsewhere_and_is_found_again(tmp_
 
 
 @as_root
+def test_others_may_enter_where_clusters_are_whatever_the_umask(tmp_path: Path, shared: Path):
+    """PostgreSQL runs as another user than the one whose umask it is."""
+    home = closed(tmp_path)
+    before = os.umask(0o077)
+    try:
+        cluster = cluster_directory(home)
+    finally:
+        os.umask(before)
+    assert all(parent.stat().st_mode & 0o001 for parent in cluster.parents if parent.is_relative_to(shared))
+
+
+@as_root
 @pytest.mark.usefixtures("shared")
 def test_two_closed_directories_do_not_share_a_cluster(tmp_path: Path):
     """Each has its own token."""
