@@ -15,6 +15,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_every_address(host: str) -> bool:
+    """Say whether a server that listens on ``host`` listens on every address of its machine: nobody elsewhere can reach it under this one."""
+    try:
+        return host == "" or ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False
+
+
 def base_url(host: str, port: int | None) -> str:
     """Return the URL of an HTTP server; an IPv6 address stands in brackets there."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -16,6 +16,7 @@ import faust
 from aiokafka.errors import KafkaError
 
 from models.errors import EarlyKillError, Retry, Stop
+from streams.addresses import is_every_address
 from streams.audit import audit
 from streams.cleanup import revive
 from streams.cleartext import cleartext
@@ -94,6 +95,8 @@ def run_worker(settings: Settings, role: Role) -> int:
     web_options: dict[str, Any] = {}
     if role == "monitor":
         web_options = faust_web_options(settings)
+        if is_every_address(settings.web_host) and settings.web_url is None:
+            log.warning("other monitors are told to ask this one at %s, which is themselves: if there are others, set EARLY_KILL_WEB_URL", settings.advertised_url)
         _require_free_port(settings)
     else:
         target_of(settings)

@@ -107,13 +107,15 @@ class Origins:
         if not tps:
             return True
         ids = self._ids(await self._told())
-        committed = {TP(tp.topic, tp.partition): offset or 0 for tp, offset in (await self._consumer.seek_to_committed()).items()}
+        positions = {TP(tp.topic, tp.partition): offset for tp, offset in (await self._consumer.seek_to_committed()).items()}
+        committed = {tp: offset or 0 for tp, offset in positions.items()}
         starts, ends = await self._consumer.earliest_offsets(*tps), await self._consumer.highwaters(*tps)
         written, is_noted = await self._written(partitions, self._tables), await self._written(partitions, [self._table])
         if generation != self._generation:
             return False
         self._known = ids
         self._judge(noted, ids, written, is_noted, committed)
+        self._look_for_positions(noted, positions, starts)
         for tp in tps:
             if ends[tp] < committed.get(tp, 0):
                 raise cut_short(tp, committed[tp], f"ends at {ends[tp]}")
@@ -134,6 +136,18 @@ class Origins:
             _compare(noted_ids or {}, ids)
             if noted_ids is None and partition not in written:
                 self._require_unread(partition, committed)
+
+    def _look_for_positions(self, noted: Mapping[int, dict[str, str] | None], positions: Mapping[TP, int | None], starts: Mapping[TP, int]) -> None:
+        """Say where nobody can tell whether records were lost: there is state, and the brokers have forgotten how far the group had read."""
+        for partition, noted_ids in noted.items():
+            tps = [TP(name, partition) for name in self._sources]
+            if noted_ids is not None and all(positions.get(tp) is None for tp in tps) and any(starts[tp] for tp in tps):
+                log.error(
+                    "Kafka has forgotten how far consumer group %s had read partition %d (offsets.retention.minutes): it is read from its beginning, "
+                    "and what retention has removed before it was read is lost and not counted",
+                    self._app.conf.id,
+                    partition,
+                )
 
     def _require_unread(self, partition: int, committed: Mapping[TP, int]) -> None:
         if any(committed.get(TP(name, partition)) for name in self._sources):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from streams.addresses import base_url, is_loopback
+from streams.addresses import base_url, is_every_address, is_loopback
 from streams.settings import Settings
 
 
@@ -28,6 +28,15 @@ from streams.settings import Settings
 def test_only_loopback_is_this_machine_alone(host: str, answer: bool):
     """By name or address; what others reach too is not."""
     assert is_loopback(host) is answer
+
+
+@pytest.mark.parametrize(
+    ("host", "answer"),
+    [("0.0.0.0", True), ("::", True), ("[::]", True), ("", True), ("127.0.0.1", False), ("10.0.0.1", False), ("monitor-1", False)],  # noqa: S104 - not bound
+)
+def test_nobody_elsewhere_reaches_a_server_under_every_address(host: str, answer: bool):
+    """It names each machine to itself."""
+    assert is_every_address(host) is answer
 
 
 @pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:80"), ("kafka-1", "http://kafka-1:80"), ("::1", "http://[::1]:80"), ("fe80::1", "http://[fe80::1]:80")])

@@ -110,6 +110,24 @@ async def test_a_gap_of_the_next_assignment_is_not_mistaken_for_one_of_the_last(
     assert await run.look() == []
 
 
+@pytest.mark.parametrize(
+    ("noted", "position", "start", "is_said"),
+    [
+        ({"interaction": "id"}, None, 5, True),
+        ({"interaction": "id"}, None, 0, False),  # nothing was removed
+        ({"interaction": "id"}, 3, 5, False),  # counted
+        (None, None, 5, False),  # a new group
+    ],
+)
+def test_a_group_whose_positions_are_gone_cannot_tell_what_was_lost(noted: Any, position: int | None, start: int, caplog: pytest.LogCaptureFixture, *, is_said: bool) -> None:
+    """And says so; where the group has read nothing yet, there is nothing to say."""
+    run = Run()
+    run.origins._app.conf = SimpleNamespace(id="app")
+    places = [TP(topic, 0) for topic in (HERE.topic, THERE.topic)]
+    run.origins._look_for_positions({0: noted}, {places[0]: position, places[1]: None}, {places[0]: start, places[1]: 0})
+    assert ("Kafka has forgotten how far consumer group app had read partition 0" in caplog.text) is is_said
+
+
 def test_a_state_that_was_made_from_other_topics_is_none_of_ours() -> None:
     """As with another topic prefix and the same consumer group: its sessions would be ended on topics that they were never posted to."""
     ids = {"b.variant_posted": "1", "b.interaction": "2"}
