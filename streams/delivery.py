@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import ClusterAuthorizationFailedError, InvalidTopicError, KafkaConnectionError, KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from models.errors import Stop
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 BATCH_BYTES = 1 << 18
 """Most bytes in one batch of a partition; what is sent while a request is under way waits for the next."""
+FORBIDDEN = (ClusterAuthorizationFailedError, InvalidTopicError, TopicAuthorizationFailedError)
+"""What no repetition mends, and nobody but an operator."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +71,9 @@ class KafkaLog:
             producer = AIOKafkaProducer(**self._options)
             try:
                 await producer.start()
+            except ClusterAuthorizationFailedError as error:
+                await producer.stop()
+                raise Stop(f"Kafka does not let this user write: {error}") from None
             except (KafkaError, OSError) as error:
                 await producer.stop()
                 self._failed(error)
@@ -99,7 +104,7 @@ class KafkaLog:
         """Append a record behind those sent before; ask ``delivered`` whether it has arrived.
 
         Raises:
-            Stop: It is larger than Kafka takes: sending it again would never end, and dropping it would lose it.
+            Stop: It is larger than Kafka takes, or Kafka does not allow it: sending it again would never end, and dropping it would lose it.
         """
         self._may_send()
         while True:
@@ -111,6 +116,8 @@ class KafkaLog:
                 return Sent(await producer.send(topic, value, key=key, partition=partition), producer, topic)
             except MessageSizeTooLargeError:
                 raise _too_large(topic) from None
+            except FORBIDDEN as error:
+                raise _forbidden(topic, error) from None
             except (KafkaError, OSError) as error:
                 self._failed(error)
                 await self._start_over(producer)
@@ -138,6 +145,8 @@ class KafkaLog:
                     sizes.append(batch.record_count())
                     futures.append(await producer.send_batch(batch, topic, partition=partition))
                 return Sent(asyncio.gather(*futures), producer, topic, tuple(sizes))
+            except FORBIDDEN as error:
+                raise _forbidden(topic, error) from None
             except (KafkaError, OSError) as error:
                 for future in futures:
                     future.cancel()  # what becomes of these does not matter: all are sent again
@@ -148,12 +157,14 @@ class KafkaLog:
         """Wait until all in-sync replicas have what was sent; False if that could not be had and it has to be sent again.
 
         Raises:
-            Stop: The topic takes no records, or batches, of this size.
+            Stop: The topic takes no records, or batches, of this size, or none of this user's.
         """
         try:
             await asyncio.shield(sent.future)  # a caller that gives up must not take back what is on its way
         except MessageSizeTooLargeError:
             raise _too_large(sent.topic) from None
+        except FORBIDDEN as error:
+            raise _forbidden(sent.topic, error) from None
         except (KafkaError, OSError) as error:
             self._failed(error)
             await self._start_over(sent.producer)
@@ -230,6 +241,10 @@ class KafkaLog:
 
 def _too_large(topic: str) -> Stop:
     return Stop(f"Kafka refuses a record for {topic} because of its size; max.message.bytes of that topic has to be at least {MAX_MESSAGE_BYTES}")
+
+
+def _forbidden(topic: str, error: KafkaError) -> Stop:
+    return Stop(f"Kafka does not allow writing to {topic}: {type(error).__name__}")
 
 
 def _packed(producer: AIOKafkaProducer, records: Iterable[tuple[bytes, bytes | None]], headers: Sequence[tuple[str, bytes]]) -> Iterator[BatchBuilder]:

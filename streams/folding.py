@@ -48,6 +48,8 @@ def _safely(fold_one: FoldOne, monitor: PartitionMonitor, topic: str, record: In
         return fold_one(monitor, record, append_us, defaults, now)
     except Reject as error:
         return monitor.reject(topic, record.offset, append_us, record.key, record.value, str(error))
+    except MemoryError:  # nothing is wrong with the record, and half of it may be folded: the worker ends, and reads it again
+        raise
     except Exception:
         log.exception(_CANNOT_FOLD, topic, monitor.partition, record.offset)
         return monitor.reject(topic, record.offset, append_us, record.key, record.value, "internal error")
@@ -59,6 +61,8 @@ def _fold_increment(monitor: PartitionMonitor, topic: str, record: Incoming, eve
     try:
         known = Interaction(event.variant_id, event.kind, event.occurred_at, event.count, event.post_id, event.event_id)  # type: ignore[arg-type] # a moment, by now
         return monitor.interact(known, record.offset, append_us, record.key, record.value, now)
+    except MemoryError:  # as in ``_safely``
+        raise
     except Exception:
         log.exception(_CANNOT_FOLD, topic, monitor.partition, record.offset)
         return monitor.reject(topic, record.offset, append_us, record.key, record.value, "internal error")

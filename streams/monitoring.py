@@ -301,7 +301,7 @@ class Monitoring:
         for owned in list(self._owned.values()):
             read, committed = owned.readings.look(asked_at, self._ends, positions, self._is_committed)
             await owned.worker.tick(read, committed)
-        self._make_room()
+        await self._make_room()
         lost = self._underway.look()
         if lost is not None:
             self._fail(_lost(lost))
@@ -323,11 +323,11 @@ class Monitoring:
         committed = self._consumer.committed(reading.tp) or 0
         return committed >= end or (ledger.open_count == 0 and committed >= (ledger.committable or 0))
 
-    def _make_room(self) -> None:
+    async def _make_room(self) -> None:
         excess = sum(owned.worker.monitor.waiting.count for owned in self._owned.values()) - self._waiting_limit
         if excess > 0:
             fullest = max(self._owned.values(), key=lambda owned: owned.worker.monitor.waiting.count)
-            fullest.worker.push_out(excess)
+            await fullest.worker.push_out(excess)
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Return the records not folded yet by (topic, partition), as of the last tick."""

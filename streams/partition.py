@@ -36,6 +36,7 @@ FOLD_SLICE = 300
 """Records folded before other work gets its turn: a kill has to wait for dozens of turns, and each may be as long as folding so many takes, at 3 us each."""
 SLICE, LARGEST_SLICE = 100, 500
 """Likewise values written to a table, or records sent: the end of a session waits for one slice of a flush at most, not for all of it."""
+PUSHED_OUT_AT_ONCE = 1_000
 SLICES = 50
 """More values than so many slices hold are cut into larger ones, up to the largest: each slice is acknowledged before the next is sent."""
 
@@ -68,6 +69,7 @@ class PartitionWorker:
         self._changelogs = changelogs
         self._folded: list[Done] = []
         self._dead_letters: list[Rejected] = []
+        self._being_buried: list[Rejected] = []
         self._unused: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -76,6 +78,7 @@ class PartitionWorker:
         self._folding, self._turn = asyncio.Lock(), turn
         self._flushing = asyncio.Lock()
         self._ordering = asyncio.Lock()
+        self._burying = asyncio.Lock()
         self._kill_appended: dict[int, int] = {}  # id(session) -> append time of its deciding event
 
     # -- folding -----------------------------------------------------------------------------------------------------
@@ -116,10 +119,13 @@ class PartitionWorker:
             if changelog.topic in ends:
                 changelog.look(ends[changelog.topic])
 
-    def push_out(self, count: int) -> None:
-        """Give up ``count`` waiting interactions, to make room."""
-        self.monitor.push_out(count)
-        self._follow()
+    async def push_out(self, count: int) -> None:
+        """Give up ``count`` waiting interactions, to make room; other work gets its turn in between."""
+        while count > 0 and not self.is_closed:
+            self.monitor.push_out(min(count, PUSHED_OUT_AT_ONCE))
+            self._follow()
+            count -= PUSHED_OUT_AT_ONCE
+            await asyncio.sleep(0)
 
     def resume(self, unused: Sequence[bytes] = ()) -> None:
         """Tell again what an earlier process may not have told; its state is durable already.
@@ -196,6 +202,7 @@ class PartitionWorker:
         """Make ends durable and let them be told; those that come while one write is under way go together in the next."""
         while self._latching and not self.is_closed:
             emissions, self._latching = self._latching, []
+            await self._bury_of({emission.session.variant_id.encode() for emission in emissions})
             await self._write_states([emission.session for emission in emissions])
             crash_point("after_latch")
             if self.is_closed:
@@ -248,7 +255,10 @@ class PartitionWorker:
             # All at one moment: a waiting record that is given up from here on leaves its segment after its letter, not before.
             sessions, deleted = self.monitor.take_changes()
             segments = self.monitor.waiting.changed_segments()
-            await self._bury(letters)
+            async with self._burying:
+                self._being_buried = letters
+                await self._bury(letters)
+                self._being_buried = []
             if letters:
                 crash_point("after_dead_letters")
             unused, self._unused = self._unused, []
@@ -269,6 +279,18 @@ class PartitionWorker:
                 crash_point("after_ack")
             if sessions or deleted or segments:
                 self._observer.flushed((self._clock() - began) / SECOND, {"engagement": len(sessions) + len(deleted), "waiting": len(segments)})
+
+    async def _bury_of(self, keys: set[bytes]) -> None:
+        """Send the dead letters of variants whose state is written before the next flush.
+
+        That state says up to which offset all is applied. Records that were given up before it would be taken for applied after a crash, and not be told of.
+        """
+        if not any(letter.key in keys for letter in (*self._dead_letters, *self._being_buried)):
+            return
+        async with self._burying:
+            letters = [letter for letter in self._dead_letters if letter.key in keys]
+            self._dead_letters = [letter for letter in self._dead_letters if letter.key not in keys]
+            await self._bury(letters)
 
     async def _bury(self, letters: list[Rejected]) -> None:
         left = letters

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
+from aiokafka.errors import ClusterAuthorizationFailedError, KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
 from models.errors import Stop
 from streams import delivery
@@ -48,6 +48,8 @@ class Producer:
         await asyncio.sleep(0)
         if self._fails("start"):
             raise KafkaTimeoutError
+        if self._fails("forbid start"):
+            raise ClusterAuthorizationFailedError
 
     async def stop(self) -> None:
         self.is_stopped = True
@@ -58,11 +60,15 @@ class Producer:
     async def send(self, _topic: str, value: bytes, **_: Any) -> asyncio.Future[None]:
         if self._fails("send"):
             raise KafkaTimeoutError
+        if self._fails("forbid at once"):
+            raise TopicAuthorizationFailedError
         if self._fails("refuse at once"):
             raise MessageSizeTooLargeError
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._fails("acknowledge"):
             future.set_exception(KafkaTimeoutError())
+        elif self._fails("forbid"):
+            future.set_exception(TopicAuthorizationFailedError())
         elif self._fails("refuse"):
             future.set_exception(MessageSizeTooLargeError())
         else:
@@ -172,6 +178,24 @@ async def test_a_record_that_is_too_large_for_kafka_stops_instead_of_being_sent_
     with pytest.raises(Stop, match="record for changelog"):
         await kafka_log.delivered(await kafka_log.send_all("changelog", 0, [(b"k", b"v")]))
     assert len(Producer.made) == 1
+
+
+@pytest.mark.parametrize("failure", ["forbid at once", "forbid"])
+@pytest.mark.parametrize("send", [lambda log: log.send("topic", None, b"value"), lambda log: log.send_all("topic", 0, [(b"k", b"value")])])
+async def test_a_write_that_kafka_forbids_stops_instead_of_being_sent_for_ever(kafka_log: KafkaLog, failure: str, send: Any):
+    """No repetition mends a right that is missing, and one line says which topic it is."""
+    Producer.failures = [failure]
+    with pytest.raises(Stop, match="does not allow writing to topic: TopicAuthorizationFailedError"):
+        await kafka_log.delivered(await send(kafka_log))
+    assert len(Producer.made) == 1
+
+
+async def test_a_user_who_may_write_nowhere_is_told_so_at_the_start(kafka_log: KafkaLog):
+    """Kafka gives an idempotent producer no id then."""
+    Producer.failures = ["forbid start"]
+    with pytest.raises(Stop, match="does not let this user write"):
+        await kafka_log.start()
+    assert Producer.made[0].is_stopped
 
 
 async def test_two_that_start_at_once_make_one_producer(kafka_log: KafkaLog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -84,3 +85,18 @@ def test_a_fault_of_ours_costs_one_record_and_no_more(monkeypatch: pytest.Monkey
     (letter,) = monitor.take_emissions()
     assert isinstance(letter, Rejected)
     assert letter.reason == "internal error"
+
+
+@pytest.mark.parametrize(
+    ("fold", "method", "value"), [(fold_posted, "post", POST), (fold_interaction, "interact", VIEW), (fold_interaction, "interact", b'{"variant_id":"v","kind":"\\u0076iew"}')]
+)
+def test_memory_that_runs_out_is_no_fault_of_a_record(monkeypatch: pytest.MonkeyPatch, fold: Any, method: str, value: bytes) -> None:
+    """Half of it may be folded, and the next may fare no better: the worker has to end, and to read it again."""
+
+    def fail(*_args: object) -> None:
+        raise MemoryError
+
+    monitor = PartitionMonitor(0)
+    monkeypatch.setattr(PartitionMonitor, method, fail)
+    with pytest.raises(MemoryError):
+        fold(monitor, "topic", [Record(0, value)], Defaults(), 1)

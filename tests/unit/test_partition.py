@@ -394,10 +394,58 @@ async def test_room_is_made_with_dead_letters() -> None:
     """As many as asked for."""
     world = World()
     await world.fold("interaction", see(), see(), see())
-    world.worker.push_out(2)
+    await world.worker.push_out(2)
     await world.worker.flush()
     assert [value["reason"] for value in world.log.values("dead_letter")] == ["no post", "no post"]
     assert [args for name, args in world.seen if name == "resolved"] == [("dead_letter", False)] * 2
+
+
+@pytest.mark.parametrize("is_being_flushed", [False, True])
+async def test_a_kill_waits_for_dead_letters_of_its_variant(*, is_being_flushed: bool) -> None:
+    """Its state says that all up to some offset is applied. One that was given up before that would be taken for applied after a crash, and not be told of at all."""
+    world = World()
+    await world.fold("interaction", see(), see("like"), see(count=100))
+    await world.worker.flush()
+    world.log.held.add("dead_letter")
+    await world.worker.push_out(1)
+    flush = asyncio.create_task(world.worker.flush()) if is_being_flushed else None
+    await settle()
+    await world.fold("variant_posted", post())
+    await settle()
+    assert world.log.topics().count("dead_letter") == 1
+    assert "engagement" not in world.log.topics()
+    world.log.release("dead_letter")
+    await settle()
+    assert "variant_killed" in world.log.topics()
+    await (flush or world.worker.flush())
+    assert world.log.topics().count("dead_letter") == 1
+
+
+async def test_a_kill_does_not_wait_for_dead_letters_of_others() -> None:
+    """There may be hundreds."""
+    world = World()
+    await world.fold("variant_posted", post())
+    world.log.held.add("dead_letter")
+    await world.worker.fold("interaction", [Record(0, b"junk", key=b"w")], Chunk())  # type: ignore[arg-type]
+    flush = asyncio.create_task(world.worker.flush())
+    await settle()
+    await world.fold("interaction", see("like"), see(count=100), first=1)
+    await settle()
+    assert "variant_killed" in world.log.topics()
+    world.log.release("dead_letter")
+    await flush
+
+
+async def test_making_much_room_lets_other_work_have_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million may wait."""
+    monkeypatch.setattr(partition, "PUSHED_OUT_AT_ONCE", 2)
+    world, turns = World(), 0
+    await world.fold("interaction", *[see()] * 9)
+    pushing = asyncio.create_task(world.worker.push_out(8))
+    while not pushing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert (world.worker.monitor.waiting.count, turns > 3) == (1, True)
 
 
 async def test_a_resumed_worker_tells_what_is_pending_and_drops_what_nobody_counts_on() -> None:
