@@ -65,8 +65,8 @@ class PartitionMonitor:
         emissions: What has to be told since ``take_emissions``.
         changed: Sessions whose state has changed since ``take_changes``.
         deleted: Sessions that were forgotten since ``take_changes``.
-        wants_flush: A variant has a new session beside an older one: what the older ones took has to be durable before
-            records without ``post_id`` are folded again. Source: contract, section 3.1.
+        wants_flush: A variant has a new session, and an older one whose window has moments of its: what that one took has to be durable
+            before records without ``post_id`` are folded again. Source: contract, section 3.1.
         active_count: How many sessions have no end.
         untold: Those, and the ones whose end nobody may know of yet (``Session.told_end``): what is shown as active. Most sessions held are of the day that is past.
         resolved: Results that waiting records got in the end, and whether an earlier process had read them.
@@ -103,7 +103,7 @@ class PartitionMonitor:
         if append_us > session.forget_at:
             self.emissions.append(Rejected(self.posted_topic, offset, append_us, key, value, "posted more than a day after its own deadline"))
             return Result.DEAD_LETTER
-        self.wants_flush = self.wants_flush or bool(siblings)
+        self.wants_flush = self.wants_flush or any(session.shares_moments_with(sibling) for sibling in siblings)
         self._keep(session)
         self.note_change(session)
         self.emissions.append(Started(session))

@@ -133,6 +133,10 @@ class Session:
         """Tell whether ``moment`` lies in the window; the deadline itself does not."""
         return self.posted_at <= moment < self.deadline
 
+    def shares_moments_with(self, other: Session) -> bool:
+        """Tell whether some moment lies in both windows."""
+        return self.posted_at < other.deadline and other.posted_at < self.deadline
+
     def count(self, event: Interaction, offset: int, append_us: int, origin_topic: str, partition: int, now: int, grace: int) -> Result:
         """Fold one interaction, and ask the rule if it counted.
 

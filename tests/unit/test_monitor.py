@@ -177,6 +177,15 @@ def test_a_newer_session_waits_until_what_older_ones_took_is_durable() -> None:
     assert monitor.wants_flush
 
 
+@pytest.mark.parametrize(("later", "waits"), [(10 * MINUTE - 1, True), (10 * MINUTE, False)])
+def test_a_newer_session_waits_only_for_those_whose_moments_it_may_claim(later: int, *, waits: bool) -> None:
+    """A variant that is posted again when its window is over keeps nobody waiting: no record without ``post_id`` can belong to both."""
+    monitor = PartitionMonitor(0)
+    post(monitor, posting("q"))
+    post(monitor, posting("r", T + later), 1, T + later)
+    assert monitor.wants_flush is waits
+
+
 def test_a_record_that_is_delivered_again_stays_with_the_session_that_took_it() -> None:
     """Though a newer session, posted since, holds its moment too."""
     monitor = PartitionMonitor(0)
