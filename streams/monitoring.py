@@ -54,6 +54,9 @@ LONGEST_FLUSH_PAUSE = 4.0
 """Seconds until the next flush all the same, unless more are configured: so much is repeated after a crash at most."""
 LEAVE_SECONDS = 5.0
 """How long a worker that is to stop goes on to make its work durable."""
+Excuses = tuple[type[Exception], ...]
+AWAY: Excuses = (KafkaError, FaustError, TimeoutError)
+"""Kafka is away, or a rebalance is on: the next look will do."""
 
 
 @dataclass(slots=True)
@@ -100,8 +103,12 @@ class Monitoring:
     def start(self) -> None:
         """Begin to tick and to flush, unless that has begun."""
         if not self._tasks:
-            chores = ((self._tick, lambda: TICK_SECONDS), (self._flush, lambda: self._flush_pause), (self._look_at_changelogs, lambda: CHANGELOG_LOOK_SECONDS))
-            self._tasks = [asyncio.create_task(self._for_ever(work, pause)) for work, pause in chores]
+            chores: tuple[tuple[Callable[[], object], Callable[[], float], Excuses], ...] = (
+                (self._tick, lambda: TICK_SECONDS, AWAY),
+                (self._flush, lambda: self._flush_pause, ()),  # never: half of one must not be followed by another
+                (self._look_at_changelogs, lambda: CHANGELOG_LOOK_SECONDS, AWAY),
+            )
+            self._tasks = [asyncio.create_task(self._for_ever(*chore)) for chore in chores]
 
     async def stop(self) -> None:
         """Make everything durable that has been folded; after that the offsets may be committed.
@@ -243,12 +250,12 @@ class Monitoring:
 
     # -- time --------------------------------------------------------------------------------------------------------
 
-    async def _for_ever(self, work: Callable[[], object], pause: Callable[[], float]) -> None:
+    async def _for_ever(self, work: Callable[[], object], pause: Callable[[], float], excuses: Excuses) -> None:
         while not await self._is_stopping_within(pause()):
             try:
                 await work()  # type: ignore[misc]
-            except (KafkaError, FaustError, TimeoutError) as error:
-                log.debug("skipped once: %r", error)  # Kafka is away or a rebalance is on: the next look will do
+            except excuses as error:
+                log.debug("skipped once: %r", error)
             except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker
                 self._fail(error)
 
