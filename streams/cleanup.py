@@ -87,6 +87,11 @@ WITH kill AS MATERIALIZED (
 SELECT count(*) FROM changed
 """)
 
+KILL_STANDS = """(m.was_killed AND NOT EXISTS (
+    SELECT FROM monitoring_audit AS a WHERE a.variant_id = m.variant_id AND a.action = 'variant_revived' AND a.at >= m.updated_at
+))"""
+"""SQL: session ``m`` of ``variant_monitoring`` was killed, and no revival has undone that. For variants without a row in the pool, whose status says it of the others."""
+
 # A variant that the pool does not know has no row to lock: it is held as a revival holds it, all in one order. The kill is then dated, so that no revival
 # that was committed before counts as its undoing; ``updated_at`` was the begin of this transaction until then.
 _HOLD_UNPOOLED = text("""
@@ -149,12 +154,10 @@ async def clean_up(connection: AsyncConnection, kills: Sequence[Kill]) -> Cleane
 _LOCK_POOL_ROW = text("SELECT status, kill_id FROM variant_pool WHERE variant_id = :variant_id FOR NO KEY UPDATE")
 _ACTIVATE = text("UPDATE variant_pool SET status = 'active', killed_at = NULL, kill_id = NULL, updated_at = now() WHERE variant_id = :variant_id")
 _LOCK_VARIANT = text("SELECT pg_advisory_xact_lock(hashtextextended(:variant_id, 0))")
-_KILLED_SESSIONS = text("""
-SELECT v.monitoring_metadata ->> 'kill_id' AS kill_id, v.was_killed AND NOT EXISTS (
-    SELECT FROM monitoring_audit AS a WHERE a.variant_id = v.variant_id AND a.action = 'variant_revived' AND a.at >= v.updated_at
-) AS holds
-FROM variant_monitoring AS v WHERE v.variant_id = :variant_id ORDER BY v.started_at DESC, v.session_id DESC
-""")
+_KILLED_SESSIONS = text(f"""
+SELECT m.monitoring_metadata ->> 'kill_id' AS kill_id, {KILL_STANDS} AS holds
+FROM variant_monitoring AS m WHERE m.variant_id = :variant_id ORDER BY m.started_at DESC, m.session_id DESC
+""")  # noqa: S608 - a constant
 _EARLIER_ANSWER = text(
     "SELECT facts FROM monitoring_audit WHERE variant_id = :variant_id AND action = 'variant_revived' AND request_id = CAST(:request_id AS uuid) ORDER BY id LIMIT 1"
 )

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.errors import Reject
 from models.moments import DAY, to_datetime
+from streams.cleanup import KILL_STANDS
 from streams.database import explained
 from streams.outbound.pending import IS_TO_UNDO
 
@@ -47,11 +48,7 @@ WITH looked AS MATERIALIZED (
     DELETE FROM outbound_call AS c USING looked
     WHERE c.id = looked.id AND c.state <> 'pending' AND c.finished_at < :cutoff AND NOT ({IS_TO_UNDO} AND coalesce(
         (SELECT p.status = 'killed' FROM variant_pool AS p WHERE p.variant_id = c.variant_id),
-        EXISTS (
-            SELECT FROM variant_monitoring AS m WHERE m.variant_id = c.variant_id AND m.was_killed AND NOT EXISTS (
-                SELECT FROM monitoring_audit AS a WHERE a.variant_id = m.variant_id AND a.action = 'variant_revived' AND a.at >= m.updated_at
-            )
-        )
+        EXISTS (SELECT FROM variant_monitoring AS m WHERE m.variant_id = c.variant_id AND {KILL_STANDS})
     ))
     RETURNING c.id
 )

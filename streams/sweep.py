@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from models.errors import Reject, Retry
+from streams.cleanup import KILL_STANDS
 from streams.database import PATIENCE_SECONDS, explained, sqlstate
 
 SWEEP_SECONDS = 2.0
@@ -52,13 +53,11 @@ WITH found AS MATERIALIZED (
     + _CANCEL
 )
 
-_KILLED_UNPOOLED = """
+_KILLED_UNPOOLED = f"""
     NOT EXISTS (SELECT FROM variant_pool AS v WHERE v.variant_id = p.variant_id) AND EXISTS (
-        SELECT FROM variant_monitoring AS m WHERE m.variant_id = p.variant_id AND m.was_killed AND NOT EXISTS (
-            SELECT FROM monitoring_audit AS a WHERE a.variant_id = m.variant_id AND a.action = 'variant_revived' AND a.at >= m.updated_at
-        )
+        SELECT FROM variant_monitoring AS m WHERE m.variant_id = p.variant_id AND {KILL_STANDS}
     )
-"""
+"""  # noqa: S608 - constants
 
 # Variants that the pool does not know, with a kill that no revival has undone; each is held against a revival, or left to the next sweep. No more
 # of them than the next statement can do with, and in its order; the others have their turn when those are done.
