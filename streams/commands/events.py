@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,20 +48,19 @@ def from_file(
 
 
 async def _publish_file(file: Path) -> int:
-    from models.errors import Reject
+    from models.errors import Reject, Stop
     from streams.event_log import BadLine, read_events
     from streams.integration.pipeline import Pipeline
     from streams.integration.publisher import EventPublisher
 
     bad, sent = BadLines(), 0
     with progress("publishing") as done:
-        items = read_events(file)
-        first = next(items, None)  # a file that cannot be read is said before Kafka is looked for
+        events = read_events(file)
+        first = list(islice(events, 1))  # a file that cannot be read is said before Kafka is looked for
         async with EventPublisher(load_settings()) as publisher:
             pipeline = Pipeline(publisher)
             try:
-                while (item := first) is not None:
-                    first = next(items, None)
+                for item in chain(first, events):
                     try:
                         if isinstance(item, BadLine):
                             bad(file, item)
@@ -70,6 +70,8 @@ async def _publish_file(file: Path) -> int:
                             done(sent, "")
                     except Reject as error:
                         bad(file, BadLine(item.line, str(error)))
+            except Stop as error:
+                raise Stop(f"{error}; {sent:,} event(s) were sent before that") if sent else error from None
             finally:
                 await pipeline.drain()
     put_json({"published": sent, "bad": bad.count})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,21 @@ def test_a_file_is_published_and_its_bad_lines_are_named(commands: Commands, tmp
     assert f"{log}:2: is not JSON" in run.stderr
     assert f"{log}:4: kind: " in run.stderr
     assert commands.rows("publish", "interaction", "--variant-id", "v", "--kind", "view")[0]["offset"] == 3
+
+
+def test_what_stands_before_a_break_in_a_file_is_published_and_counted(commands: Commands, tmp_path: Path) -> None:
+    """All of it, also the event just before the break; so that nobody has to guess where to go on."""
+    whole = gzip.compress(b"".join(b'{"topic": "interaction", "value": {"variant_id": "v%d", "kind": "view"}}\n' % number for number in range(5_000)))
+    log = tmp_path / "events.jsonl.gz"
+    log.write_bytes(whole[: len(whole) // 2])
+    readable = 0
+    with suppress(EOFError), gzip.open(log) as lines:
+        for _ in lines:
+            readable += 1
+    run = commands.run("publish", "--file", str(log))
+    assert run.returncode == 1
+    assert f"not a whole gzip file (Compressed file ended before the end-of-stream marker was reached); {readable:,} event(s) were sent before that" in run.stderr
+    assert readable > 100
 
 
 def test_a_gzipped_file_of_forty_thousand_events_is_published_within_seconds(commands: Commands) -> None:
