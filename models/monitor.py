@@ -126,10 +126,10 @@ class PartitionMonitor:
         return self._count(session, event, offset, append_us, now)
 
     def stop(self, stop: Stop, offset: int, append_us: int, now: int) -> Result:
-        """Fold one stop: it ends the active sessions it names, at its append time."""
+        """Fold one stop: it ends the active sessions it names, at its append time. One whose time was over by then has timed out, whoever was there to say so."""
         stopped = False
         for session in self.sessions.of(stop.variant_id):
-            if session.end is None and stop.post_id in (None, session.post_id):
+            if session.end is None and append_us < session.deadline + self.limits.grace and stop.post_id in (None, session.post_id):
                 origin = Origin(self.control_topic, self.partition, offset, append_us)
                 self._finish(session, End(Outcome.STOPPED, STOP_REASON, append_us, now, origin, "stopped", stop.request))
                 stopped = True

@@ -155,6 +155,7 @@ def check_told(run: Run, verdicts: Verdicts, shape: Shape) -> None:
     fates = {str(fate.session_id): fate for fate in verdicts.fates.values()}
     claim(set(starts) == set(ends) == set(fates), "each session that was posted starts and ends, and no other", set(starts) ^ set(ends), set(fates) ^ set(ends))
     for session, fate in fates.items():
+        claim(ends[session]["kind"] != "stopped" or (fate.variant_id, fate.post_id) in verdicts.stoppable, "a stop that comes when the time is over ends nothing", fate)
         claim(ends[session]["kind"] != "timed_out" or (fate.variant_id, fate.post_id) not in verdicts.stopped, "a stop is not lost", fate)
         if not ((fate.variant_id, fate.post_id) in verdicts.undecided or shape.anonymous or ends[session]["kind"] == "stopped"):
             _check_fate(fate, starts[session], ends[session], kills.get(session))

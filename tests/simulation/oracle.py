@@ -32,6 +32,7 @@ class Verdicts:
         may_be_dead: Records that may be there.
         undecided: Sessions of which the log leaves open how they end: an interaction's post came after the time that it has to wait.
         stopped: Sessions that cannot time out: a stop was appended before their deadline, and well after their post.
+        stoppable: Sessions that a stop may have ended: one was appended before they had to time out.
     """
 
     fates: dict[tuple[str, str], Fate]
@@ -39,6 +40,7 @@ class Verdicts:
     may_be_dead: set[tuple[str, int, int]]
     undecided: set[tuple[str, str]] = field(default_factory=set)
     stopped: set[tuple[str, str]] = field(default_factory=set)
+    stoppable: set[tuple[str, str]] = field(default_factory=set)
 
 
 def _us(raw: Any, appended: int) -> int:
@@ -100,13 +102,10 @@ def judge(history: History) -> Verdicts:  # noqa: C901, PLR0912 - an oracle read
             fate.fold(_event(value, appended), appended, (partition, record.offset), history.grace)
     for fate in fates.values():
         fate.expire()
-    stopped = {
-        name
-        for variant, post, at in _stops(history)
-        for name in fates
-        if name[0] == variant and post in (None, name[1]) and posted_at_all[name] + SOON <= at < fates[name].deadline
-    }
-    return Verdicts(fates, dead, may_be_dead, undecided, stopped)
+    named = [(name, at) for variant, post, at in _stops(history) for name in fates if name[0] == variant and post in (None, name[1])]
+    stopped = {name for name, at in named if posted_at_all[name] + SOON <= at < fates[name].deadline}
+    stoppable = {name for name, at in named if at < fates[name].deadline + history.grace}
+    return Verdicts(fates, dead, may_be_dead, undecided, stopped, stoppable)
 
 
 def _stops(history: History) -> Iterator[tuple[str, str | None, int]]:

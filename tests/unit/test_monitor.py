@@ -177,6 +177,19 @@ def test_a_newer_session_waits_until_what_older_ones_took_is_durable() -> None:
     assert monitor.wants_flush
 
 
+@pytest.mark.parametrize(("later", "outcome"), [(-1, "stopped"), (0, "timed_out"), (MINUTE, "timed_out")])
+def test_a_stop_that_comes_when_the_time_is_over_ends_nothing(later: int, outcome: str) -> None:
+    """Live the session has timed out before it; so it has after an outage too, in which nobody was there to say so."""
+    monitor = PartitionMonitor(0)
+    post(monitor, posting("q"))
+    over = DEADLINE + monitor.limits.grace
+    result = monitor.stop(Stop("v"), 0, over + later, NOW)
+    monitor.tick(over + 2 * MINUTE, NOW)
+    end = session(monitor, "q").end
+    assert end is not None
+    assert (result is Result.COUNTED, end.outcome.value) == (outcome == "stopped", outcome)
+
+
 @pytest.mark.parametrize(("later", "waits"), [(10 * MINUTE - 1, True), (10 * MINUTE, False)])
 def test_a_newer_session_waits_only_for_those_whose_moments_it_may_claim(later: int, *, waits: bool) -> None:
     """A variant that is posted again when its window is over keeps nobody waiting: no record without ``post_id`` can belong to both."""
