@@ -14,6 +14,7 @@ from benchmarks.stage import Monitor
 from models.errors import Stop
 
 COUNTED = 'performance_monitor_events_total{result="counted"}'
+LATE = 'performance_monitor_events_total{result="late"}'
 RESULTS = "performance_monitor_events_total{"
 ACTIVE = "performance_monitor_sessions_active"
 STARTED = "performance_monitor_sessions_started_total"
