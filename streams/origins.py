@@ -32,6 +32,8 @@ LOOK_SECONDS = 5.0
 MISSING_LOOKS = 2
 """Looks in a row at which a topic is missing until it counts as deleted: a broker that has just started may not know all."""
 ASK_AGAIN_SECONDS = 1.0
+MISSING_ANSWERS = 5
+"""Answers in a row that leave a topic out until a takeover believes them: changelogs are made just before, and a broker may take seconds to know of many partitions."""
 ANEW = "To begin anew with what is on the topics, give all workers a new EARLY_KILL_APP_ID"
 
 log = logging.getLogger(__name__)
@@ -166,12 +168,17 @@ class Origins:
         return {tp.partition for tp, end in (await self._consumer.highwaters(*tps)).items() if end}
 
     async def _told(self) -> Identities:
+        answers = 0
         while True:
             try:
-                return await self._identities(self._names)
+                told = await self._identities(self._names)
             except Retry as error:
                 log.warning("waiting to hear what topics there are: %s", error)
-                await asyncio.sleep(ASK_AGAIN_SECONDS)
+            else:
+                answers += 1
+                if len(told) == len(self._names) or answers >= MISSING_ANSWERS:
+                    return told
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     async def look(self) -> float:
         """See whether the topics are still the same, and whether records were lost; returns seconds until the next look. Errors as ``check``, and ``Retry``."""

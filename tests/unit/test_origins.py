@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,8 @@ from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from models.errors import Retry, Stop
-from streams.origins import LOOK_SECONDS, Origins, _compare
+from streams import origins
+from streams.origins import LOOK_SECONDS, MISSING_ANSWERS, Origins, _compare
 
 HERE, THERE = TP("interaction", 0), TP("variant_posted", 1)
 
@@ -108,6 +109,22 @@ async def test_a_gap_of_the_next_assignment_is_not_mistaken_for_one_of_the_last(
     run.origins.fetched(HERE, 105, 119)
     run.origins.forget()
     assert await run.look() == []
+
+
+@pytest.mark.parametrize("unknown_for", [0, 3, 1_000])
+async def test_a_takeover_waits_some_time_for_topics_that_were_made_just_now(monkeypatch: pytest.MonkeyPatch, unknown_for: int) -> None:
+    """A broker that is making hundreds of partitions does not know all of them at once; one that leaves a topic out again and again is believed."""
+    monkeypatch.setattr(origins, "ASK_AGAIN_SECONDS", 0)
+    run, asked = Run(), 0
+
+    async def identities(names: Sequence[str]) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        return dict.fromkeys(names[: 1 if asked <= unknown_for else None])
+
+    run.origins._identities = identities  # type: ignore[assignment]
+    assert len(await run.origins._told()) == (1 if unknown_for == 1_000 else 2)
+    assert asked == min(unknown_for + 1, MISSING_ANSWERS)
 
 
 @pytest.mark.parametrize(
