@@ -199,7 +199,7 @@ class Partition:
             if topic == "variant_posted":
                 return self._post(fields, variant, appended)
             if topic == "monitoring_control":
-                return self._stop(fields, variant)
+                return self._stop(fields, variant, appended)
             return self._interact(fields, variant, appended)
         except Unusable:
             return "dead_letter"
@@ -279,13 +279,14 @@ class Partition:
             session.outcome = "killed"
         return "counted"
 
-    def _stop(self, fields: dict[str, Any], variant: str) -> str:
+    def _stop(self, fields: dict[str, Any], variant: str, appended: int) -> str:
         post = _id(fields, "post_id", is_needed=False)
         if fields.get("action") != "stop":
             raise Unusable("action")
         for name in ("request_id", "requested_by", "requested_at"):
             _text(fields, name)
-        stopped = [session for name, session in self.sessions.items() if name[0] == variant and post in (None, name[1]) and session.outcome is None]
+        named = [session for name, session in self.sessions.items() if name[0] == variant and post in (None, name[1])]
+        stopped = [session for session in named if session.outcome is None and appended < session.deadline + self._grace]
         for session in stopped:
             session.outcome = "stopped"
         return "counted" if stopped else "after_end"

@@ -15,8 +15,8 @@ from tests.simulation.oracle import judge
 from tests.simulation.plan import Ending, LifePlan, Plan
 from tests.simulation.worker import CHANGELOGS, COMPACTION_LAG, FLUSH_PAUSE, Life
 
-SETTLING = int(FLUSH_PAUSE * SECOND) + 2 * SECOND + 500_000
-"""Microseconds after the last deadline until everything is told, also when flushes take long and so come seldom."""
+SETTLING = int(FLUSH_PAUSE * SECOND) + 10 * SECOND
+"""Microseconds after the last deadline within which everything is told, also where flushes take long and so come seldom, and few records are fetched at a time."""
 RESTING = int(FLUSH_PAUSE * SECOND) + 500_000
 """Microseconds for which nothing may happen any more: a flush, a look at what is due and a commit fall into them."""
 LOOK = 250_000

@@ -55,7 +55,7 @@ class Consumer:
 
 
 def dead_letters(*answers: tuple[list[int], int]) -> DeadLetters:
-    return DeadLetters(Settings(), Consumer(list(answers)), None)  # type: ignore[arg-type]
+    return DeadLetters(Settings(), Consumer(list(answers)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("answers", [[([], 0)], [([0], 1), ([], 1)]])
