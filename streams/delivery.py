@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 BATCH_BYTES = 1 << 18
 """Most bytes in one batch of a partition; what is sent while a request is under way waits for the next."""
-FORBIDDEN = (ClusterAuthorizationFailedError, InvalidTopicError, TopicAuthorizationFailedError)
-"""What no repetition mends, and nobody but an operator."""
+HOPELESS = (ClusterAuthorizationFailedError, InvalidTopicError, MessageSizeTooLargeError, TopicAuthorizationFailedError)
+"""Answers to a record that come again, however often it is sent: only an operator can change them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,10 +114,8 @@ class KafkaLog:
                 continue
             try:
                 return Sent(await producer.send(topic, value, key=key, partition=partition), producer, topic)
-            except MessageSizeTooLargeError:
-                raise _too_large(topic) from None
-            except FORBIDDEN as error:
-                raise _forbidden(topic, error) from None
+            except HOPELESS as error:
+                raise _refused(topic, error) from None
             except (KafkaError, OSError) as error:
                 self._failed(error)
                 await self._start_over(producer)
@@ -145,8 +143,8 @@ class KafkaLog:
                     sizes.append(batch.record_count())
                     futures.append(await producer.send_batch(batch, topic, partition=partition))
                 return Sent(asyncio.gather(*futures), producer, topic, tuple(sizes))
-            except FORBIDDEN as error:
-                raise _forbidden(topic, error) from None
+            except HOPELESS as error:
+                raise _refused(topic, error) from None
             except (KafkaError, OSError) as error:
                 for future in futures:
                     future.cancel()  # what becomes of these does not matter: all are sent again
@@ -161,10 +159,8 @@ class KafkaLog:
         """
         try:
             await asyncio.shield(sent.future)  # a caller that gives up must not take back what is on its way
-        except MessageSizeTooLargeError:
-            raise _too_large(sent.topic) from None
-        except FORBIDDEN as error:
-            raise _forbidden(sent.topic, error) from None
+        except HOPELESS as error:
+            raise _refused(sent.topic, error) from None
         except (KafkaError, OSError) as error:
             self._failed(error)
             await self._start_over(sent.producer)
@@ -239,11 +235,9 @@ class KafkaLog:
             await self._connect()
 
 
-def _too_large(topic: str) -> Stop:
-    return Stop(f"Kafka refuses a record for {topic} because of its size; max.message.bytes of that topic has to be at least {MAX_MESSAGE_BYTES}")
-
-
-def _forbidden(topic: str, error: KafkaError) -> Stop:
+def _refused(topic: str, error: KafkaError) -> Stop:
+    if isinstance(error, MessageSizeTooLargeError):
+        return Stop(f"Kafka refuses a record for {topic} because of its size; max.message.bytes of that topic has to be at least {MAX_MESSAGE_BYTES}")
     return Stop(f"Kafka does not allow writing to {topic}: {type(error).__name__}")
 
 

@@ -36,9 +36,10 @@ FOLD_SLICE = 300
 """Records folded before other work gets its turn: a kill has to wait for dozens of turns, and each may be as long as folding so many takes, at 3 us each."""
 SLICE, LARGEST_SLICE = 100, 500
 """Likewise values written to a table, or records sent: the end of a session waits for one slice of a flush at most, not for all of it."""
-PUSHED_OUT_AT_ONCE = 1_000
 SLICES = 50
 """More values than so many slices hold are cut into larger ones, up to the largest: each slice is acknowledged before the next is sent."""
+PUSHED_OUT_AT_ONCE = 1_000
+"""Waiting interactions that are given up before other work gets its turn."""
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from models.errors import Stop
+from streams.addresses import is_every_address
 from streams.local.child import LOOPBACK, Child, free_port, require_free_port
 from streams.local.endpoints import Endpoints
 from streams.local.kafka import KafkaServer
@@ -15,7 +16,6 @@ from streams.local.postgres import PostgresServer
 from streams.local.worker import WorkerProcess
 from streams.settings import Settings
 
-ANYWHERE = frozenset({"", "0.0.0.0", "::", "localhost"})  # noqa: S104 -- addresses that a loopback connection reaches
 TOGETHER_MS = 1000  # monitors that are started together join their consumer group within this time
 
 
@@ -80,7 +80,7 @@ class Parts:
         named: dict[str, Any] = {name.removeprefix("EARLY_KILL_").lower(): value for name, value in reached.items()}
         settings = Settings(**named)
         environment = {**os.environ, **reached}
-        host = LOOPBACK if settings.web_host in ANYWHERE else settings.web_host
+        host = LOOPBACK if settings.web_host == "localhost" or is_every_address(settings.web_host) else settings.web_host
         tokens = sorted(settings.api_tokens)
         monitors = tuple(
             WorkerProcess(

@@ -55,17 +55,21 @@ def make_log(now_us: int) -> Log:
     return log
 
 
-async def send_one_by_one(system: System, log: Log) -> None:
-    """Send all records of a variant, then those of the next."""
-    await asyncio.gather(*[await system.send("interaction" if "kind" in record else "variant_posted", record) for records in log.values() for record in records])
+def one_by_one(log: Log) -> list[dict[str, Any]]:
+    """Return all records of a variant, then those of the next."""
+    return [record for records in log.values() for record in records]
 
 
-async def send_shuffled(system: System, log: Log) -> None:
-    """Send the records of all variants in any order that leaves those of each in theirs."""
-    turns = [variant for variant, records in log.items() for _ in records]
+def shuffled(log: Log) -> list[dict[str, Any]]:
+    """Return the records of all variants in any order that leaves those of each in theirs."""
+    turns = [record["variant_id"] for record in one_by_one(log)]
     random.Random(7).shuffle(turns)
     left = {variant: iter(records) for variant, records in log.items()}
-    records = [next(left[variant]) for variant in turns]
+    return [next(left[variant]) for variant in turns]
+
+
+async def send(system: System, records: list[dict[str, Any]]) -> None:
+    """Send them, each to its topic."""
     await asyncio.gather(*[await system.send("interaction" if "kind" in record else "variant_posted", record) for record in records])
 
 
@@ -97,7 +101,7 @@ async def test_one_worker_and_three_decide_the_same(kafka: KafkaServer, postgres
             systems.append(await stack.enter_async_context(running(settings, tmp_path / name, monitors, EARLY_KILL_GRACE_SECONDS="1", EARLY_KILL_PARTITIONS=str(partitions))))
         one, three = systems
         log = make_log(time.time_ns() // 1_000)
-        await asyncio.gather(send_one_by_one(one, log), send_shuffled(three, log))
+        await asyncio.gather(send(one, one_by_one(log)), send(three, shuffled(log)))
         for system in systems:
             await system.until_ended(log, WINDOW_SECONDS)
         ends = [system.query(DECIDED) for system in systems]

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from models.monitor import Limits
-from models.policy import Defaults
 from streams import monitoring
-from streams.monitoring import Monitoring
-from streams.ports import Tables, Topics
-
-NAMES = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
+from tests.idle import idle_monitoring
 
 
 @pytest.mark.parametrize(("work", "is_excused"), [("_tick", True), ("_look_at_changelogs", True), ("_flush", False)])
@@ -23,13 +16,8 @@ async def test_a_look_may_be_skipped_while_kafka_is_away_but_half_a_flush_may_no
     """What it had taken to write is taken; only a new start brings it back."""
     for pause in ("TICK_SECONDS", "CHANGELOG_LOOK_SECONDS"):
         monkeypatch.setattr(monitoring, pause, 0.01)
-    nothing: Any = SimpleNamespace()
     failed: list[BaseException] = []
-    made = Monitoring(
-        SimpleNamespace(consumer=None, rebalancing=False),  # type: ignore[arg-type]
-        log=nothing, state_log=nothing, tables=Tables(nothing, nothing, nothing), topics=NAMES, defaults=Defaults(), limits=Limits(), waiting_limit=1, flush_seconds=0.01,
-        observer=nothing, clock=lambda: 0, fail=failed.append,
-    )  # fmt: skip
+    made = idle_monitoring(None, flush_seconds=0.01, fail=failed.append)
     done = 0
 
     async def fail() -> None:

@@ -18,10 +18,10 @@ from models.state import decode_session, decode_waiters
 from streams import partition
 from streams.changelog import Changelog, Changelogs
 from streams.partition import FOLD_SLICE, SLICE, SLICES, PartitionWorker, _slices
-from streams.ports import Tables, Topics
+from streams.ports import Tables
+from tests.idle import NAMES
 
 T_MS = 1_700_000_000_000
-NAMES = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
 
 
 @dataclass

@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from models.monitor import Limits
-from models.policy import Defaults
 from streams import monitor_worker, monitoring
 from streams.changelog import Overtaken
 from streams.monitoring import Monitoring
-from streams.ports import Tables, Topics
+from tests.idle import NAMES, idle_monitoring
 
-NAMES = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
 STEPS = ("seek_to_committed", "earliest_offsets", "highwaters", "claim", "overtaken", "restore")
 
 
@@ -50,11 +47,7 @@ def taking(monkeypatch: pytest.MonkeyPatch, partitions: int, rebalance_at: str |
     monkeypatch.setattr(monitoring, "claim", step("claim", claimed))
     monkeypatch.setattr(monitoring, "restore", step("restore", lambda *_: []))
     monkeypatch.setattr(monitoring, "PartitionWorker", lambda *_, **__: SimpleNamespace(resume=lambda _unused: None, close=lambda: None))
-    made = Monitoring(
-        SimpleNamespace(consumer=consumer, rebalancing=False),  # type: ignore[arg-type]
-        log=nothing, state_log=nothing, tables=Tables(nothing, nothing, nothing), topics=NAMES, defaults=Defaults(), limits=Limits(), waiting_limit=1_000_000, flush_seconds=1,
-        observer=nothing, clock=lambda: 0, fail=lambda _error: None,
-    )  # fmt: skip
+    made = idle_monitoring(consumer)
     return made
 
 

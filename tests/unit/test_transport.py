@@ -15,20 +15,17 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from models.monitor import Limits
-from models.policy import Defaults
 from streams.batches import Bundle
 from streams.ledger import Ledger
 from streams.monitoring import CHUNKS_AHEAD, LONGEST_FLUSH_PAUSE, ORDER_SECONDS, RECORDS_AHEAD, Monitoring, Owned
 from streams.pace import Pace
 from streams.pieces import Piece, Reach
-from streams.ports import Tables, Topics
 from streams.readings import Reading, Readings
 from streams.transport import CHUNK, FETCH_WAIT_MS, Chunk, ChunkedConsumer, Fetched, InlineConsumer, _say_it_goes_back
+from tests.idle import idle_monitoring
 
 POSTS, SEEN, STOPS, OTHER = TP("variant_posted", 0), TP("interaction", 0), TP("monitoring_control", 0), TP("interaction", 1)
 CHANGELOG = TP("app-engagement-changelog", 0)
-NAMES = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
 
 
 def record(offset: int) -> Any:
@@ -135,11 +132,7 @@ def monitoring() -> tuple[Monitoring, dict[str, Reading], Committed]:
     """One that owns partition 0, with nothing there at the assignment and nothing read."""
     known = Committed()
     nothing: Any = SimpleNamespace(worker=None)
-    made = Monitoring(
-        nothing.__class__(consumer=known, rebalancing=False),  # type: ignore[arg-type]
-        log=nothing, state_log=nothing, tables=Tables(nothing, nothing, nothing), topics=NAMES, defaults=Defaults(), limits=Limits(), waiting_limit=1_000_000, flush_seconds=1,
-        observer=nothing, clock=lambda: 0, fail=lambda _error: None,
-    )  # fmt: skip
+    made = idle_monitoring(known)
     readings = {tp.topic: Reading(tp, catch_up=0, next=0) for tp in (POSTS, SEEN, STOPS)}
     made._owned[0] = Owned(nothing, Readings(readings))
     return made, readings, known
