@@ -19,6 +19,7 @@ from streams.crash_points import MONITOR_POINTS, SINK_POINTS, VARIABLE
 from tests.faults.proxy import Proxy
 from tests.faults.stage import Stage
 from tests.integration.system import Worker
+from tests.standstill import standing_still
 
 KAFKA_AWAY = r"Kafka does not take records|[Hh]eartbeat|Unable to|[Cc]onnection|disconnected|timed? ?out|coordinator"
 POSTGRESQL_AWAY = r"PostgreSQL takes no records"
@@ -95,9 +96,8 @@ async def sink_stood_still(stage: Stage, chance: Random) -> Bite:  # noqa: ARG00
 async def _stood_still(stage: Stage, worker: Worker, pattern: str) -> Bite:
     bite = _saw(stage, pattern)
     if worker.is_running:
-        worker.signal(signal.SIGSTOP)
-        await asyncio.sleep(8)
-        worker.signal(signal.SIGCONT)
+        with standing_still(worker.pid):
+            await asyncio.sleep(8)
         await asyncio.sleep(1)
     return bite
 
@@ -137,11 +137,8 @@ def _ended(which: str, end: Callable[[Any], object], shows: str, longest: float)
 async def kafka_stood_still(stage: Stage, chance: Random) -> Bite:
     bite, pid = _saw(stage, KAFKA_AWAY), stage.servers.kafka.pid
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with standing_still(pid):
         await asyncio.sleep(chance.uniform(4, 10))
-    finally:
-        os.kill(pid, signal.SIGCONT)
     return bite
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import signal
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from streams.local.kafka import KafkaServer
 from streams.local.postgres import PostgresServer
 from streams.settings import Settings
 from tests.integration.system import System, fresh, running
+from tests.standstill import standing_still
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 QUICK = {"EARLY_KILL_GRACE_SECONDS": "1"}
@@ -184,10 +184,9 @@ async def test_a_worker_that_stood_still_does_no_harm(settings: Settings, tmp_pa
         traffic = asyncio.create_task(send_day(system, variants=60, events=8_000, seed=2))
         await asyncio.sleep(1)
         stopped = system.monitors[0]
-        stopped.signal(signal.SIGSTOP)
-        names = await traffic
-        await asyncio.sleep(12)
-        stopped.signal(signal.SIGCONT)
+        with standing_still(stopped.pid):
+            names = await traffic
+            await asyncio.sleep(12)
         assert await asyncio.to_thread(stopped.wait) == 1
         assert "stood still" in stopped.log.read_text()
         stopped.start()

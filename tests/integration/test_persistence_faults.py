@@ -24,6 +24,7 @@ from streams.local.postgres import PostgresServer
 from streams.persistence import Persisted, persist
 from streams.persister import Persister
 from streams.settings import Settings
+from tests.standstill import standing_still
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Record = Callable[..., MonitoringRecord]
@@ -172,11 +173,8 @@ async def test_a_server_that_answers_nothing_is_given_up(sql: Sql, persister: Pe
     monkeypatch.setattr(persister_module, "PATIENCE_SECONDS", 1)
     await persister.persist([record("started")])
     [(pid,)] = sql("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'early-kill'")
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with standing_still(pid):
         written = await asyncio.wait_for(persister.persist([record("killed", "v2")]), 30)
-    finally:
-        os.kill(pid, signal.SIGCONT)
     assert written.persisted.killed == 1
 
 

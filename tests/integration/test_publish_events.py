@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from streams.local.child import free_port
 from streams.local.kafka import KafkaServer
 from streams.settings import Settings
 from streams.topics import ensure_topics, partition_for, topic_name
+from tests.standstill import standing_still
 
 POST = {"variant_id": "v-1", "persona_id": "p-1", "post_id": "post-1"}
 VIEW = {"variant_id": "v-1", "kind": "view"}
@@ -169,23 +169,15 @@ async def test_without_a_broker_it_is_one_clear_error() -> None:
     assert time.monotonic() - started < 8
 
 
-def _signal(server: KafkaServer, number: int) -> None:
-    assert server.pid is not None
-    os.kill(server.pid, number)
-
-
 async def test_an_unacknowledged_event_can_be_sent_again_as_it_was(topics: Settings, kafka: KafkaServer) -> None:
     """A broker that hangs: the error carries the event with the id that was added, so that it counts once."""
     async with EventPublisher(topics) as publisher:
         await publisher.publish_interaction(VIEW)  # a new topic's leader may take a while to be known
     async with EventPublisher(topics, timeout_seconds=4) as publisher:
         await publisher.publish_interaction(VIEW)
-        _signal(kafka, signal.SIGSTOP)
-        try:
-            with pytest.raises(NotPublished) as caught:
-                await asyncio.wait_for(publisher.publish_interaction(VIEW), 20)
-        finally:
-            _signal(kafka, signal.SIGCONT)
+        assert kafka.pid is not None
+        with standing_still(kafka.pid), pytest.raises(NotPublished) as caught:
+            await asyncio.wait_for(publisher.publish_interaction(VIEW), 20)
     again = caught.value.value
     assert again["event_id"]
     async with EventPublisher(topics) as publisher:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from streams.topics import ensure_topics
 from tests.integration.receiver import Receiver, Request
 from tests.integration.system import System, fresh, running
 from tests.integration.test_worker_starts import start
+from tests.standstill import standing_still
 
 SECRET = "a-secret-of-sixteen-characters-or-more"  # noqa: S105 - nobody else's
 
@@ -109,13 +108,10 @@ async def test_a_sink_without_kafka_is_not_ready(settings: Settings, kafka: Kafk
     async with running(settings, tmp_path) as system:
         await until_ready(system)
         assert kafka.child.pid is not None
-        os.kill(kafka.child.pid, signal.SIGSTOP)
-        try:
+        with standing_still(kafka.child.pid):
             told = await until_ready(system, is_ready=False)
             assert (told["kafka"], told["postgresql"]) == ("away", "up")
             assert await system.call(system.sink, "GET", "/health") == (200, {"status": "ok"})
-        finally:
-            os.kill(kafka.child.pid, signal.SIGCONT)
         await until_ready(system, seconds=60)
         await kill(system, fresh("v"))
 
