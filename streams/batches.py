@@ -6,6 +6,7 @@ batches, positions. It is only told that a batch holds one record, which carries
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -41,10 +42,10 @@ class _Batch:
 
 
 class _Batches:
-    """Stands between ``PartitionRecords`` and its batches."""
+    """Stands between ``PartitionRecords``, which it knows weakly lest the two keep each other and all the bytes until garbage is searched, and its batches."""
 
     def __init__(self, batches: Any, fetched: Any) -> None:
-        self._batches, self._fetched = batches, fetched
+        self._batches, self._fetched = batches, weakref.proxy(fetched)
         self.has_next = batches.has_next
 
     def next_batch(self) -> Any:

@@ -28,7 +28,10 @@ HOPELESS = (ClusterAuthorizationFailedError, InvalidTopicError, MessageSizeTooLa
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sent:
-    """Records on their way: what resolves when the brokers have them, who sends them, to which topic, and how many are in each batch."""
+    """Records on their way: what resolves when the brokers have them, who sends them, to which topic, and how many are in each batch.
+
+    A caller that gives up waiting does not take back what is on its way.
+    """
 
     future: asyncio.Future[Any]
     producer: AIOKafkaProducer
@@ -113,7 +116,7 @@ class KafkaLog:
                 await self._start_over(None)
                 continue
             try:
-                return Sent(await producer.send(topic, value, key=key, partition=partition), producer, topic)
+                return Sent(asyncio.shield(await producer.send(topic, value, key=key, partition=partition)), producer, topic)
             except HOPELESS as error:
                 raise _refused(topic, error) from None
             except (KafkaError, OSError) as error:
@@ -142,7 +145,7 @@ class KafkaLog:
                 for batch in _packed(producer, records, headers):
                     sizes.append(batch.record_count())
                     futures.append(await producer.send_batch(batch, topic, partition=partition))
-                return Sent(asyncio.gather(*futures), producer, topic, tuple(sizes))
+                return Sent(futures[0] if len(futures) == 1 else asyncio.gather(*futures), producer, topic, tuple(sizes))  # shielded by aiokafka
             except HOPELESS as error:
                 raise _refused(topic, error) from None
             except (KafkaError, OSError) as error:
@@ -158,7 +161,7 @@ class KafkaLog:
             Stop: The topic takes no records, or batches, of this size, or none of this user's.
         """
         try:
-            await asyncio.shield(sent.future)  # a caller that gives up must not take back what is on its way
+            await sent.future
         except HOPELESS as error:
             raise _refused(sent.topic, error) from None
         except (KafkaError, OSError) as error:
@@ -176,7 +179,8 @@ class KafkaLog:
 
     def place(self, sent: Sent) -> Place | None:
         """Tell where records that ``send_all`` has sent have arrived; None if the brokers no longer knew, after a repetition."""
-        offsets = [metadata.offset for metadata in sent.future.result()]
+        result = sent.future.result()
+        offsets = [metadata.offset for metadata in (result if len(sent.sizes) > 1 else [result])]
         return None if min(offsets) < 0 else Place(offsets[0], offsets[-1] + sent.sizes[-1])
 
     async def read(self, topic: str, partition: int, first: int, end: int) -> list[Any]:

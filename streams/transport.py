@@ -203,11 +203,11 @@ def _positions(subscriptions: SubscriptionState, tps: Iterable[TP]) -> dict[TP, 
 async def _something_fetched(fetcher: Fetcher, seconds: float) -> None:
     """Wait until the fetcher has got something, but not for longer; raises what keeps it from fetching."""
     waiter = fetcher._create_fetch_waiter()  # noqa: SLF001 - as its own ``fetched_records`` does
-    done, _ = await asyncio.wait([waiter], timeout=seconds)
-    if done:
-        waiter.result()
-    else:
-        waiter.cancel()
+    timer = asyncio.get_running_loop().call_later(seconds, fetcher._notify, waiter)  # noqa: SLF001 - ``asyncio.wait`` takes two turns of the event loop to say that it came, and this one
+    try:
+        await waiter
+    finally:
+        timer.cancel()
 
 
 NOTHING = Fetched(0, {})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import struct
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,6 +79,19 @@ def test_a_batch_is_one_bundle_of_records_that_nobody_has_copied() -> None:
     assert [type(one) for one in bundles] == [Bundle, Bundle]
     assert [len(one.records) for one in bundles] == [3, 2]
     assert not any(isinstance(record, ConsumerRecord) for record in unbundle(bundles))
+
+
+def test_what_has_been_read_is_freed_at_once() -> None:
+    """Without a search for garbage: until that came, all bytes of the last seconds were kept, and it had thousands of objects more to look at."""
+    gc.disable()
+    try:
+        records = bundled(partition_records(batch(0, 3)))
+        watched = weakref.ref(records)
+        list(records)
+        del records
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 def test_a_wrong_checksum_is_found() -> None:

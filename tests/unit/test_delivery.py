@@ -39,6 +39,7 @@ class Producer:
     offsets: ClassVar[list[int]] = []
     arrived: ClassVar[list[bytes]] = []
     batches: ClassVar[list[tuple[str, int, list[bytes]]]] = []
+    waiting: ClassVar[list[asyncio.Future[Any]]] = []
 
     def __init__(self, **_: Any) -> None:
         self.is_stopped = self.is_disarmed = False
@@ -65,7 +66,9 @@ class Producer:
         if self._fails("refuse at once"):
             raise MessageSizeTooLargeError
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._fails("acknowledge"):
+        if self._fails("wait"):
+            Producer.waiting.append(future)
+        elif self._fails("acknowledge"):
             future.set_exception(KafkaTimeoutError())
         elif self._fails("forbid"):
             future.set_exception(TopicAuthorizationFailedError())
@@ -81,7 +84,7 @@ class Producer:
 
     async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[Any]:
         Producer.batches.append((topic, partition, batch.values))
-        return await self.send(topic, b"".join(batch.values))
+        return asyncio.shield(await self.send(topic, b"".join(batch.values)))  # as aiokafka does
 
     @staticmethod
     def _fails(what: str) -> bool:
@@ -96,7 +99,7 @@ def kafka_log(monkeypatch: pytest.MonkeyPatch) -> KafkaLog:
     monkeypatch.setattr(delivery, "AIOKafkaProducer", Producer)
     monkeypatch.setattr(delivery, "disarm", Producer.disarm)
     monkeypatch.setattr(delivery, "close_disarmed", Producer.stop)
-    Producer.made, Producer.failures, Producer.arrived, Producer.batches, Producer.offsets = [], [], [], [], []
+    Producer.made, Producer.failures, Producer.arrived, Producer.batches, Producer.offsets, Producer.waiting = [], [], [], [], [], []
     return KafkaLog({}, client_id="test")
 
 
@@ -123,6 +126,21 @@ async def test_failed_records_of_one_producer_replace_it_once(kafka_log: KafkaLo
     sent = [await kafka_log.send("topic", None, b"value") for _ in range(3)]
     assert [await kafka_log.delivered(ticket) for ticket in sent] == [False] * 3
     assert [(producer.is_disarmed, producer.is_stopped) for producer in Producer.made] == [(True, True), (False, False)]
+
+
+@pytest.mark.parametrize(
+    "send", [lambda log: log.send("topic", None, b"value"), lambda log: log.send_all("topic", 0, [(b"k", b"v")] * 2), lambda log: log.send_all("topic", 0, [(b"k", b"v")] * 3)]
+)
+async def test_who_gives_up_waiting_does_not_take_back_what_is_on_its_way(kafka_log: KafkaLog, send: Any):
+    """One record, one batch, two batches."""
+    Producer.failures = ["wait"] * 2
+    giving_up = asyncio.create_task(kafka_log.delivered(await send(kafka_log)))
+    await asyncio.sleep(0)
+    giving_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await giving_up
+    assert [future.done() for future in Producer.waiting] == [False] * len(Producer.waiting)
+    assert Producer.waiting
 
 
 async def test_records_of_a_partition_are_packed_into_batches_in_order(kafka_log: KafkaLog):
