@@ -256,13 +256,15 @@ class PartitionWorker:
             # All at one moment: a waiting record that is given up from here on leaves its segment after its letter, not before.
             sessions, deleted = self.monitor.take_changes()
             segments = self.monitor.waiting.changed_segments()
+            unused, self._unused = self._unused, []
+            if not (done or letters or sessions or deleted or segments or unused):
+                return
             async with self._burying:
                 self._being_buried = letters
                 await self._bury(letters)
                 self._being_buried = []
             if letters:
                 crash_point("after_dead_letters")
-            unused, self._unused = self._unused, []
             await self._write(self._changelogs.event_id, [(key, None) for key in unused])
             await self._write_sessions(sessions)
             if sessions:
@@ -273,11 +275,7 @@ class PartitionWorker:
             if self.is_closed:
                 return
             if done:
-                crash_point("before_ack")
-            for chunk in done:
-                chunk.ack()
-            if done:
-                crash_point("after_ack")
+                _acknowledge(done)
             if sessions or deleted or segments:
                 self._observer.flushed((self._clock() - began) / SECOND, {"engagement": len(sessions) + len(deleted), "waiting": len(segments)})
 
@@ -372,6 +370,13 @@ class PartitionWorker:
             changelog.is_let_go = True
         for task in self._tasks:
             task.cancel()
+
+
+def _acknowledge(chunks: Iterable[Done]) -> None:
+    crash_point("before_ack")
+    for chunk in chunks:
+        chunk.ack()
+    crash_point("after_ack")
 
 
 def _slices(items: list[T]) -> Iterator[list[T]]:

@@ -60,7 +60,7 @@ class History:
 
 @dataclass(slots=True)
 class _Draft:
-    """Records as they are made up, in no order; if ``is_plain``, all producers write in the same, usual way."""
+    """Records as they are made up, in no order; if ``is_plain``, all producers write in the same, usual way, moments included."""
 
     is_plain: bool
     items: list[tuple[int, float, str, int, bytes | None, bytes | None, bool]] = field(default_factory=list)
@@ -224,7 +224,7 @@ def _interaction(rng: Random, draft: _Draft, shape: Shape, variant: str, post: s
         value["count"] = rng.randint(1, 12 if kind == "view" else 2)
     if rng.random() >= shape.anonymous:
         value["post_id"] = post
-    if rng.random() < 0.9:
+    if draft.is_plain or rng.random() < 0.9:
         value["occurred_at"] = _moment(rng, moment, draft)
     if rng.random() < 0.6:
         value["event_id"] = f"e{number}" if rng.random() < 0.8 else f"e{rng.randrange(8)}"

@@ -219,17 +219,15 @@ class Life:
         rng, consumer, broker = self._rng, self.consumer, self._broker
         tps = sorted(broker.sources)
         busy_pause = rng.choice((0.01, 0.05, 0.2))
-        while True:
+        while unread := [tp for tp in tps if consumer.positions[tp] < len(broker.sources[tp])]:
             pause = 0.05 + 0.25 * rng.random()
-            rng.shuffle(tps)
-            for tp in tps:
+            rng.shuffle(unread)
+            for tp in unread:
                 first = consumer.positions[tp]
-                if first == len(broker.sources[tp]):
-                    continue
                 waiting = broker.end(tp, self.loop.now) - first
                 if waiting <= 0 or not self.monitoring.may_fetch(tp):
                     continue
-                records = broker.sources[tp][first : first + min(waiting, rng.choice((1, 3, 20, 1000)))]
+                records = broker.sources[tp][first : first + min(waiting, rng.choice((1, 10, 50, 1000)))]
                 consumer.positions[tp] = first + len(records)
                 if self._setting.fetch_gap:
                     for _ in range(rng.randint(0, 3)):
