@@ -19,12 +19,11 @@ from models.moments import SECOND
 from models.monitor import Limits, PartitionMonitor
 from streams.changelog import Overtaken, claim
 from streams.origins import cut_short
-from streams.partition import FOLD_SLICE, PartitionWorker
+from streams.partition import PartitionWorker
 from streams.ports import Tables, Topics
 from streams.readings import Reading, Readings
 from streams.restoring import changelogs_read_back, restore
 from streams.tables import StateTable
-from streams.turn import Turn
 from streams.underway import Underway
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Monitoring:
         self._limits, self._waiting_limit, self._flush_seconds = limits, waiting_limit, flush_seconds
         self._observer, self._clock, self._fail = observer, clock, fail
         self._owned: dict[int, Owned] = {}
-        self._turn = Turn(FOLD_SLICE)
+        self._turn = asyncio.Lock()
         self._flush_pause = flush_seconds
         self._underway = Underway()
         self._generation = 0

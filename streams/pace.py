@@ -18,8 +18,6 @@ REST_A_RECORD = 0.002
 """Seconds from one fetch to the next for each record that the last one brought: where they come one by one, none waits for another."""
 LONGEST_REST = 0.01
 """Seconds from one fetch to the next at most."""
-MANY = 300
-"""Records of a fetch that take longer to fold than it has taken to fetch them: the next one is sent at once, and is under way meanwhile."""
 
 
 class Pace:
@@ -36,7 +34,7 @@ class Pace:
 
     def found(self, records: int) -> None:
         """Note what the last fetch has brought."""
-        self._rest = 0.0 if records >= MANY else min(LONGEST_REST, records * REST_A_RECORD)
+        self._rest = min(LONGEST_REST, records * REST_A_RECORD)
 
     def set(self, fetcher: Fetcher) -> None:
         """Have ``fetcher`` keep this pace, unless it does."""

@@ -31,10 +31,9 @@ from streams.codec import dead_letter, encode_json, microseconds
 from streams.crash_points import crash_point
 from streams.folding import FOLDS
 from streams.ports import Done, Incoming, Log, Observer, Tables, Topics
-from streams.turn import Turn
 
 FOLD_SLICE = 300
-"""Records folded before other work gets its turn (``streams/turn.py``): a kill has to wait for dozens of turns, and each may be as long as folding so many takes, at 3 us each."""
+"""Records folded before other work gets its turn: a kill has to wait for dozens of turns, and each may be as long as folding so many takes, at 3 us each."""
 SLICE, LARGEST_SLICE = 100, 500
 """Likewise values written to a table, or records sent: the end of a session waits for one slice of a flush at most, not for all of it."""
 SLICES = 50
@@ -49,7 +48,7 @@ class PartitionWorker:
     """Drives one ``PartitionMonitor``; lives from an assignment to its revocation.
 
     Args:
-        turn: Shared by the partitions of a worker.
+        turn: Shared by the partitions of a worker: one of them folds a slice, then all other work gets its turn, then the next.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class PartitionWorker:
         defaults: Defaults,
         observer: Observer,
         clock: Callable[[], int],
-        turn: Turn,
+        turn: asyncio.Lock,
     ) -> None:
         self.monitor = monitor
         self.is_closed = False
@@ -92,12 +91,13 @@ class PartitionWorker:
         async with self._folding:
             for start in range(0, len(records), FOLD_SLICE):
                 part = records[start : start + FOLD_SLICE]
-                async with self._turn.of(len(part)):
+                async with self._turn:
                     if self.is_closed:
                         return
                     now = self._clock()
                     self._observer.folded(topic, fold(self.monitor, topic, part, self._defaults, now))
                     self._follow(topic, part)
+                    await asyncio.sleep(0)
             if self.is_closed:
                 return
             self._folded.append(done)

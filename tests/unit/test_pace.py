@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streams.pace import LONGEST_REST, MANY, REST_A_RECORD, Pace
+from streams.pace import LONGEST_REST, REST_A_RECORD, Pace
 
 FETCHES = (["a fetch"], {}, 1.0, False, [])
 NOTHING_TO_FETCH = ([], {}, 0.1, False, ["a partition that may be resumed"])
@@ -31,7 +31,7 @@ def paced(answer: Any = FETCHES) -> tuple[Pace, Any, Clock]:
     return pace, fetcher, clock
 
 
-@pytest.mark.parametrize(("records", "rest"), [(1, REST_A_RECORD), (3, 3 * REST_A_RECORD), (MANY - 1, LONGEST_REST)])
+@pytest.mark.parametrize(("records", "rest"), [(1, REST_A_RECORD), (3, 3 * REST_A_RECORD), (1_000_000, LONGEST_REST)])
 def test_a_fetch_waits_after_one_that_brought_something(records: int, rest: float) -> None:
     """From when that was sent, and the longer the more it brought, up to a limit. Meanwhile aiokafka is told when to ask again."""
     pace, fetcher, clock = paced()
@@ -45,12 +45,11 @@ def test_a_fetch_waits_after_one_that_brought_something(records: int, rest: floa
     assert fetcher._get_actions_per_node(None) == FETCHES
 
 
-@pytest.mark.parametrize("records", [0, MANY, 100 * MANY])
-def test_after_nothing_and_after_much_nothing_is_waited_for(records: int) -> None:
-    """A fetch that brought nothing was held by the broker until there was nothing to wait for; while much is folded the next one is under way."""
+def test_after_nothing_nothing_is_waited_for() -> None:
+    """A fetch that brought nothing was held by the broker until there was nothing to wait for."""
     pace, fetcher, _clock = paced()
     assert [fetcher._get_actions_per_node(None) for _ in range(2)] == [FETCHES, FETCHES]
-    pace.found(records)
+    pace.found(0)
     assert fetcher._get_actions_per_node(None) == FETCHES
 
 
@@ -58,7 +57,7 @@ def test_only_fetches_are_counted_from() -> None:
     """Not looks at which there was nothing to fetch."""
     pace, fetcher, clock = paced()
     fetcher._get_actions_per_node(None)
-    pace.found(MANY - 1)
+    pace.found(1_000_000)
     clock.now += LONGEST_REST
     fetcher.answer = NOTHING_TO_FETCH
     assert fetcher._get_actions_per_node(None) == NOTHING_TO_FETCH

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +14,11 @@ import pytest
 from models.duplicates import TAIL
 from models.monitor import Limits, PartitionMonitor
 from models.policy import Defaults
-from models.session import Result
 from models.state import decode_session, decode_waiters
 from streams import partition
 from streams.changelog import Changelog, Changelogs
 from streams.partition import FOLD_SLICE, SLICE, SLICES, PartitionWorker, _slices
 from streams.ports import Tables
-from streams.turn import Turn
 from tests.idle import NAMES
 
 T_MS = 1_700_000_000_000
@@ -120,7 +117,7 @@ class Record:
 class World:
     """A worker with its log and what its observer has seen."""
 
-    def __init__(self, monitor: PartitionMonitor | None = None, turn: Turn | None = None) -> None:
+    def __init__(self, monitor: PartitionMonitor | None = None, turn: asyncio.Lock | None = None) -> None:
         self.log = HeldLog()
         self.seen: list[tuple[str, Any]] = []
         names = ("folded", "resolved", "started", "ended", "evaluated", "flushed")
@@ -134,7 +131,7 @@ class World:
             defaults=Defaults(),
             observer=observer,
             clock=lambda: T_MS * 1_000 + 5_000,
-            turn=turn or Turn(FOLD_SLICE),
+            turn=turn or asyncio.Lock(),
         )
 
     async def fold(self, topic: str, *values: bytes, first: int = 0) -> Chunk:
@@ -174,42 +171,24 @@ async def test_a_kill_waits_for_its_own_state_and_for_no_flush() -> None:
     assert ("evaluated", (0.005,)) in world.seen
 
 
-async def _folded_by_turn(chunks: Sequence[int]) -> list[int]:
-    """Let as many partitions as there are chunks fold one of so many records each; return how many records each turn of the event loop has seen."""
-    turn = Turn(FOLD_SLICE)
-    worlds = [World(turn=turn) for _ in chunks]
-    by_turn: Counter[int] = Counter()
-    now = 0
-
-    def folded(_topic: str, results: Mapping[Result, int]) -> None:
-        by_turn[now] += sum(results.values())
-
-    async def others() -> None:
-        nonlocal now
-        while True:
-            now += 1
-            await asyncio.sleep(0)
-
-    for world in worlds:
-        world.worker._observer.folded = folded  # type: ignore[method-assign]
-    other = asyncio.create_task(others())
-    await asyncio.gather(*(world.fold("interaction", *[see(post_id="other")] * count) for world, count in zip(worlds, chunks, strict=True)))
-    other.cancel()
-    return list(by_turn.values())
-
-
 async def test_other_work_gets_its_turn_after_each_slice_of_any_partition() -> None:
     """A kill under way has to wait for one slice at a time, however many partitions have records to fold."""
-    folded = await _folded_by_turn([2 * FOLD_SLICE + 1] * 2)
-    assert sum(folded) == 4 * FOLD_SLICE + 2
-    assert max(folded) == FOLD_SLICE
-    assert len(folded) in (5, 6)
+    turn, turns = asyncio.Lock(), [0]
+    worlds = [World(turn=turn), World(turn=turn)]
+    folded: list[int] = []
+    for world in worlds:
+        world.worker._observer.folded = lambda *_: folded.append(turns[0])  # type: ignore[method-assign]
 
+    async def others() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
 
-async def test_small_chunks_of_several_partitions_share_a_turn() -> None:
-    """At some thousand events a second: else the last of them would wait for as many turns as there are partitions."""
-    assert await _folded_by_turn([FOLD_SLICE // 4] * 4) == [FOLD_SLICE]
-    assert await _folded_by_turn([FOLD_SLICE // 4] * 5) == [FOLD_SLICE, FOLD_SLICE // 4]
+    other = asyncio.create_task(others())
+    await asyncio.gather(*(world.fold("interaction", *[see(post_id="other")] * (2 * FOLD_SLICE + 1)) for world in worlds))
+    other.cancel()
+    assert len(folded) == 6
+    assert len(set(folded)) == 6
 
 
 async def test_ends_that_come_while_one_becomes_durable_do_so_together() -> None:
