@@ -11,7 +11,7 @@ from tests.simulation.history import SECOND, START, History, Shape, make_history
 from tests.simulation.worker import Setting
 
 LIVED_THROUGH = 8
-"""So many seeds share a history, each with other lives: to make one up and to judge it takes a third of the time of a run."""
+"""So many seeds share a history, each with other lives: to make one up and to judge it takes a quarter of the time of a run."""
 
 
 class Ending(StrEnum):
