@@ -16,7 +16,7 @@ from aiokafka.consumer.subscription_state import Assignment
 
 REST_A_RECORD = 0.002
 """Seconds from one fetch to the next for each record that the last one brought: where they come one by one, none waits for another."""
-LONGEST_REST = 0.01
+LONGEST_REST = 0.005
 """Seconds from one fetch to the next at most."""
 
 

@@ -31,7 +31,7 @@ def paced(answer: Any = FETCHES) -> tuple[Pace, Any, Clock]:
     return pace, fetcher, clock
 
 
-@pytest.mark.parametrize(("records", "rest"), [(1, REST_A_RECORD), (3, 3 * REST_A_RECORD), (1_000_000, LONGEST_REST)])
+@pytest.mark.parametrize(("records", "rest"), [(1, REST_A_RECORD), (2, 2 * REST_A_RECORD), (1_000_000, LONGEST_REST)])
 def test_a_fetch_waits_after_one_that_brought_something(records: int, rest: float) -> None:
     """From when that was sent, and the longer the more it brought, up to a limit. Meanwhile aiokafka is told when to ask again."""
     pace, fetcher, clock = paced()
