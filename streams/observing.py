@@ -29,13 +29,12 @@ class Observing:
         self.evaluated = metrics.evaluated
         self.flushed = metrics.flushed
 
-    def folded(self, topic: str, results: Mapping[Result, int]) -> None:
-        """Count the records of a slice of ``topic`` by what became of them.
+    def folded(self, topic: str, read: int, results: Mapping[Result, int]) -> None:
+        """Count the ``read`` records of a slice of ``topic``, and what became of them.
 
         Raises:
             Stop: Nearly everything is bad, and the limit for that is on.
         """
-        read = sum(results.values())
         self._metrics.read(topic, read)
         for result, count in results.items():
             if result is Result.WAITING:

@@ -95,7 +95,7 @@ class PartitionWorker:
                     if self.is_closed:
                         return
                     now = self._clock()
-                    self._observer.folded(topic, fold(self.monitor, topic, part, self._defaults, now))
+                    self._observer.folded(topic, len(part), fold(self.monitor, topic, part, self._defaults, now))
                     self._follow(topic, part)
                     await asyncio.sleep(0)
             if self.is_closed:

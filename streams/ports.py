@@ -83,8 +83,8 @@ class Table(Protocol):
 class Observer(Protocol):
     """Who counts; ``streams.observing.Observing`` over ``streams.metrics.Metrics``."""
 
-    def folded(self, topic: str, results: Mapping[Result, int]) -> None:
-        """Count records read by what became of them."""
+    def folded(self, topic: str, read: int, results: Mapping[Result, int]) -> None:
+        """Count ``read`` records, and what became of them: counted apart, so that one without a result shows."""
 
     def resolved(self, result: Result, *, restored: bool) -> None:
         """Count a waiting record that has got its final result; ``restored`` if an earlier process had read it."""

@@ -1,6 +1,6 @@
 """How each session has to end, read off the raw topics by offset, as the contract says it. Shares no code with the project: it imports nothing of it.
 
-Of the contract it knows what the traffic of these tests uses: interactions that name their post, stops of sessions that no rule ends.
+Of the contract it knows what the traffic of these tests uses: interactions with and without a post, variants that are posted once, stops of sessions that no rule ends.
 """
 
 from __future__ import annotations
@@ -159,6 +159,13 @@ class _Unusable(Exception):
     """A record that is to be dead-lettered."""
 
 
+def _holder(fates: dict[tuple[str, str], Fate], variant_id: str, moment: int) -> Fate | None:
+    """Return the session of a variant whose window holds a moment, or none: an event without a post goes on waiting for one then."""
+    holding = [fate for (variant, _), fate in fates.items() if variant == variant_id and fate.posted_at <= moment < fate.deadline]
+    assert len(holding) < 2, "two windows hold an event that names no post: which post was read before it is not in the topics"
+    return holding[0] if holding else None
+
+
 def judge(topics: dict[str, list[Raw]], grace_seconds: float) -> Verdict:
     """Say how everything must end, once everything on the three source topics has been read and all deadlines have passed.
 
@@ -178,12 +185,12 @@ def judge(topics: dict[str, list[Raw]], grace_seconds: float) -> Verdict:
         verdict.results["counted" if is_new else "duplicate"] += 1
     for raw in _in_order(topics["interaction"]):
         try:
-            name, event = _interaction(raw)
+            variant, post, event = _interaction(raw)
         except _Unusable:
             verdict.dead.add(("interaction", raw.partition, raw.offset))
             verdict.results["dead_letter"] += 1
             continue
-        owner = verdict.fates.get(name)
+        owner = _holder(verdict.fates, variant, event.moment) if post is None else verdict.fates.get((variant, post))
         verdict.results["waiting" if owner is None else owner.fold(event, raw.timestamp * 1_000, (raw.partition, raw.offset), round(grace_seconds * SECOND))] += 1
     for raw in _in_order(topics["monitoring_control"]):
         stop = json.loads(raw.value or b"")
@@ -249,7 +256,7 @@ def _posted(raw: Raw) -> Fate:
     )  # fmt: skip
 
 
-def _interaction(raw: Raw) -> tuple[tuple[str, str], Event]:
+def _interaction(raw: Raw) -> tuple[str, str | None, Event]:
     value = _object(raw)
     kind, count, totals, event_id = value.get("kind"), 1, None, value.get("event_id")
     if kind == "snapshot":
@@ -264,4 +271,4 @@ def _interaction(raw: Raw) -> tuple[tuple[str, str], Event]:
     moment = _moment(value.get("occurred_at"), raw)
     if event_id is not None and not (isinstance(event_id, str) and 1 <= len(event_id) <= LONGEST_ID):
         raise _Unusable
-    return (value["variant_id"], value["post_id"]), Event(kind, moment, count, totals, event_id)
+    return value["variant_id"], value.get("post_id"), Event(kind, moment, count, totals, event_id)

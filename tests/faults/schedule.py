@@ -75,12 +75,17 @@ def lanes(only: str = "") -> Lanes:
 ALL = lanes()
 
 
+def sabotaged(without: str) -> dict[str, str]:
+    """Return what, in a worker's environment, takes a safeguard out of it."""
+    return {"PYTHONPATH": str(Path(__file__).with_name("sabotage")), "SABOTAGE": without}
+
+
 async def run_schedule(servers: Servers, home: Path, seed: int, size: Size, *, monitors: int = 2, without: str | None = None, faults: Lanes = ALL) -> Report:
     """Run the schedule of ``seed``, made of these ``faults``; ``without`` names a safeguard to take out of the workers (``sabotage/sitecustomize.py``).
 
     Workers' logs stand in ``home``; and what was on the topics, if something is wrong that should not be.
     """
-    sabotage = {"PYTHONPATH": str(Path(__file__).with_name("sabotage")), "SABOTAGE": without} if without else {}
+    sabotage = sabotaged(without) if without else {}
     report, began = Report(seed), time.monotonic()
     async with staged(servers, home, monitors, **sabotage) as stage:
         plan = make_plan(seed, size.variants, size.events, size.seconds)

@@ -75,6 +75,8 @@ def _variant(chance: Random, name: str, now: float, seconds: float, events: int)
         event = _event(chance, name, post, liking, number)
         if chance.random() < 0.5:
             event["occurred_at"] = _moment(now + at, chance)
+        if number % 7 == 0:
+            del event["post_id"]
         records += [Planned(at + again, "interaction", key, _encoded(event)) for again in ((0.0, chance.uniform(0, 3)) if chance.random() < 0.03 else (0.0,))]
     return records
 

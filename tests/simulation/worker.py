@@ -125,8 +125,8 @@ class Tally:
         self.resolved_own = 0
         self.resolved: Counter[Result] = Counter()
 
-    def folded(self, topic: str, results: Mapping[Result, int]) -> None:
-        self.read[topic] += sum(results.values())
+    def folded(self, topic: str, read: int, results: Mapping[Result, int]) -> None:
+        self.read[topic] += read
         self.results.update(results)
 
     def resolved_one(self, result: Result, *, restored: bool) -> None:

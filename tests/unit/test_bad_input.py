@@ -39,6 +39,6 @@ def test_records_of_a_minute_ago_no_longer_count():
 def test_without_the_option_nothing_stops():
     """It is off unless it is asked for."""
     results = Counter({Result.DEAD_LETTER: 20_000})
-    Observing(Metrics()).folded("interaction", results)
+    Observing(Metrics()).folded("interaction", 20_000, results)
     with pytest.raises(Stop):
-        Observing(Metrics(), BadInputLimit()).folded("interaction", results)
+        Observing(Metrics(), BadInputLimit()).folded("interaction", 20_000, results)
