@@ -100,7 +100,7 @@ async def run_schedule(servers: Servers, home: Path, seed: int, size: Size, *, m
         report.wrong = [*left, *wrong, *await stage.unbalanced(), *await stage.leave()]
         report.faults = [(fault.name, fault.bite()) for lane in injected for fault in lane]
         report.results, report.outcomes, report.exits = verdict.results, Counter(fate.outcome for fate in verdict.fates.values()), stage.exits
-        report.copies = await _copies(stage)
+        report.copies = await copies(stage)
         if report.wrong and not without:
             await keep_topics(stage.system.settings, home)
     report.seconds = time.monotonic() - began
@@ -118,6 +118,7 @@ async def _lane(stage: Stage, chance: Random, faults: Mapping[str, Fault], until
     return injected
 
 
-async def _copies(stage: Stage) -> int:
+async def copies(stage: Stage) -> int:
+    """Return how many kills and records are on their topics more than once."""
     killed, recorded = await stage.system.values("variant_killed"), await stage.system.values("monitoring_record")
     return len(killed) - len({value["kill_id"] for value in killed}) + len(recorded) - len({value["record_id"] for value in recorded})

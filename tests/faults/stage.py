@@ -47,7 +47,7 @@ class Stage:
     system: System
     exits: Counter[str] = field(default_factory=Counter)
     _gone: list[Worker] = field(default_factory=list)
-    _late: list[str] = field(default_factory=list)
+    _wrong: list[str] = field(default_factory=list)
     _keeper: asyncio.Task[None] | None = None
 
     # -- workers -----------------------------------------------------------------------------------------------------
@@ -73,14 +73,16 @@ class Stage:
         self.system.monitors.remove(monitor)
         self._gone.append(monitor)
         monitor.signal(number)
-        await self._end(monitor)
+        code = await self._end(monitor)
+        if code and number is signal.SIGTERM:
+            self._wrong.append(f"a monitor ended with {code} after SIGTERM")
 
     async def _end(self, worker: Worker) -> int:
         """Return the exit code of a worker that was told to end; one that does not is killed, and told of by ``leave``."""
         try:
             return await asyncio.to_thread(worker.wait, LEAVE_SECONDS)
         except subprocess.TimeoutExpired:
-            self._late.append(f"a {worker._role} has not ended {LEAVE_SECONDS:.0f} s after it was told to")
+            self._wrong.append(f"a {worker._role} has not ended {LEAVE_SECONDS:.0f} s after it was told to")
             worker.kill()
             return 0
 
@@ -110,15 +112,20 @@ class Stage:
 
     async def undone(self, role: str) -> int:
         """How many records the group has not committed yet."""
-        settings, names = self.system.settings, SOURCES if role == "monitor" else ("monitoring_record",)
+        ends = await self.ends(*_read_by(role))
+        return sum(ends.values()) - await self.done(role)
+
+    async def done(self, role: str) -> int:
+        """How many records the group has committed."""
+        settings = self.system.settings
         admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=5_000)
         try:
             await admin.start()
             committed = await admin.list_consumer_group_offsets(settings.app_id + ("-sink" if role == "sink" else ""))
         finally:
             await admin.close()
-        ends = await self.ends(*names)
-        return sum(end - max(0, committed[tp].offset if tp in committed else 0) for tp, end in ends.items())
+        topics = {self.system.topic(name) for name in _read_by(role)}
+        return sum(max(0, place.offset) for tp, place in committed.items() if tp.topic in topics)
 
     async def ends(self, *names: str) -> dict[Any, int]:
         """End offset of each partition of these topics."""
@@ -203,7 +210,7 @@ class Stage:
             code = await self._end(worker)
             if code:
                 wrong.append(f"a {worker._role} ended with {code} after SIGTERM")
-        wrong += self._late
+        wrong += self._wrong
         for words in ("internal error", "Traceback"):
             found = self.said({}, rf".*{words}(?s:.{{0,2000}})")
             if found:
@@ -249,6 +256,10 @@ async def _remove_topics(settings: Settings) -> None:
             await admin.delete_topics(names)
     finally:
         await admin.close()
+
+
+def _read_by(role: str) -> tuple[str, ...]:
+    return SOURCES if role == "monitor" else ("monitoring_record",)
 
 
 def _why(worker: Worker) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -19,12 +18,12 @@ from aiokafka.structs import OffsetAndMetadata
 
 from streams.settings import Settings
 from streams.topics import ensure_topics
+from tests.faults.ordeal import only_on_demand
 from tests.integration.system import System, Worker, fresh, running
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 QUICK = {"EARLY_KILL_GRACE_SECONDS": "1"}
 ENDS_SECONDS = 20.0
-only_on_demand = pytest.mark.skipif("EARLY_KILL_FAULTS" not in os.environ, reason="`make faults` runs it")
 
 
 @asynccontextmanager
@@ -161,7 +160,6 @@ async def test_records_that_retention_removed_unread_are_counted(settings: Setti
         await brought_down(system, name, 220)
 
 
-@only_on_demand
 async def test_offsets_set_back_to_the_beginning_change_nothing(settings: Settings, tmp_path: Path):
     """Both groups read everything again into the same database: no row changes, no kill is new (P32)."""
     async with running(settings, tmp_path, **QUICK) as system:
