@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.errors import Stop
 from streams.addresses import is_loopback
 from streams.database import connection_parameters
 from streams.settings import Settings
@@ -13,14 +14,17 @@ def cleartext(settings: Settings) -> list[str]:
     """Return a line for each connection to another machine that others on the way could read or change, and for credentials that stay unused.
 
     Raises:
-        Stop: ``DATABASE_URL`` can't be read.
+        Stop: Kafka on another machine would be spoken to without TLS, which is not allowed; or ``DATABASE_URL`` can't be read.
     """
     lines = []
     protocol = settings.kafka_security_protocol
     servers = [server.strip() for server in settings.kafka_bootstrap_servers.split(",")]
     far = [server for server in servers if not is_loopback(server.rpartition(":")[0] or server)]
     if far and not protocol.endswith("SSL"):
-        lines.append(f"Kafka at {', '.join(far)} is spoken to unencrypted, KAFKA_SECURITY_PROTOCOL={protocol}: set SASL_SSL or SSL unless the network is yours alone")
+        if not settings.allow_insecure:
+            remedy = "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SSL, or EARLY_KILL_ALLOW_INSECURE=true if the network is yours alone"
+            raise Stop(f"Kafka at {', '.join(far)} would be spoken to unencrypted: {remedy}")
+        lines.append(f"Kafka at {', '.join(far)} is spoken to unencrypted, as EARLY_KILL_ALLOW_INSECURE says: whoever is on the way can read and change what is sent")
     if settings.kafka_sasl_username and not protocol.startswith("SASL"):
         lines.append(f"KAFKA_SASL_USERNAME is set and not used, KAFKA_SECURITY_PROTOCOL={protocol}")
     if settings.kafka_ssl_cafile is not None and not protocol.endswith("SSL"):

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     kafka_ssl_cafile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_CAFILE"), description="CA certificates (PEM) that sign the brokers'; the system's when unset.")
     kafka_ssl_certfile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_CERTFILE"), description="Client certificate (PEM), for mutual TLS.")
     kafka_ssl_keyfile: Path | None = Field(None, validation_alias=_shared("KAFKA_SSL_KEYFILE"), description="Key (PEM) of the client certificate.")
+    allow_insecure: bool = Field(default=False, description="Let workers speak to Kafka on other machines without TLS; they warn at every start.")
     database_url: SecretStr = Field(
         SecretStr("postgresql://early_kill@127.0.0.1:5432/early_kill"),
         validation_alias=_shared("DATABASE_URL"),

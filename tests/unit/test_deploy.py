@@ -37,6 +37,18 @@ def test_every_variable_is_a_setting(name: str):
     assert set(OURS[name]["environment"]) <= fields
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_no_container_of_ours_can_do_more_than_it_has_to(name: str):
+    """It writes no file, takes no right, and can use up neither memory nor processes."""
+    service = OURS[name]
+    assert service["read_only"]
+    assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert service["ulimits"]["nofile"] >= 65_536
+    assert "\nUSER early-kill\n" in (ROOT / "deploy" / "Dockerfile").read_text()
+
+
 def test_every_monitor_needs_a_token():
     """They listen on all addresses, where the API must not be open."""
     for name in ("monitor-0", "monitor-1"):
