@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -370,7 +371,7 @@ class TestOnKafka:
     async def test_hundreds_of_bad_records_hold_nobody_up_for_a_second(self, system: System) -> None:
         """Of every kind, some of them 64 KiB of which only the last bytes are wrong: a kill behind all of them comes within a second of its event.
 
-        The best of three, for other programs on this machine take their turns too.
+        Two of three, for other programs on this machine take their turns too.
         """
         bad = [case.value for case in hostile.corpus(time.time()) if case.result == "dead_letter" and case.topic == "interaction" and len(case.value or b"") < 100_000]
         bad = 2 * bad + 5 * [b'{"a":[' + part * (65_400 // len(part)) + b'1],"b":NaN}' for part in (b"1,", b"1.5,", b"{},", b'"",', b'{"a":1,"a":2},')]
@@ -386,7 +387,7 @@ class TestOnKafka:
             await system.until_ended([patient])
             [killed] = [record.timestamp for record in await system.records("variant_killed") if record.key == patient.encode()]
             latencies.append((killed - appended) / 1_000)
-        assert min(latencies) < STALL_SECONDS, latencies
+        assert statistics.median(latencies) < STALL_SECONDS, latencies
 
     async def test_a_batch_that_unpacks_to_a_thousandfold_is_worked_off_and_given_back(self, system: System) -> None:
         """54 MB in a batch of some KiB: each of it a dead letter, and the memory is free again."""

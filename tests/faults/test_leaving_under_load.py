@@ -20,7 +20,10 @@ LAPS = 2
 
 
 async def test_workers_that_are_told_to_leave_under_load_do_so_in_time(servers: Servers, tmp_path: Path):
-    """Twice, with records coming in all the while; they are started again at once, and told again when they are ready. All is as it has to be in the end, and no kill and no record was told twice."""
+    """Twice, with records coming in all the while; started again, they are told again when they are ready.
+
+    All is as it has to be in the end, and no kill and no record was told twice.
+    """
     async with staged(servers, tmp_path) as stage:
         plan = make_plan(6, SIZE.variants, SIZE.events, SIZE.seconds)
         stage.fill(plan.variants)
