@@ -6,9 +6,9 @@ import asyncio
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
-import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
