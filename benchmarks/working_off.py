@@ -50,6 +50,7 @@ class Worked:
         table_writes: States written to changelogs by all monitors.
         resident: Bytes of memory of each monitor at the end.
         read_twice: Interactions that were read again after a rebalance.
+        timed: When that time began and ended, in seconds of the monotonic clock.
     """
 
     per_second: float
@@ -59,6 +60,7 @@ class Worked:
     table_writes: float
     resident: tuple[int, ...]
     read_twice: int
+    timed: tuple[float, float]
 
     def found(self) -> Found:
         """Return it as JSON."""
@@ -100,6 +102,7 @@ async def work_off(servers: Servers, monitors: Sequence[Monitor], backlog: Backl
         table_writes=sum(map(table_writes, metrics)),
         resident=tuple(Usage.of(monitor.pid).resident for monitor in monitors),
         read_twice=looks[-1].total - backlog.events,
+        timed=(first.at, last.at),
     )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
+import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import aiokafka
+import faust
+import mode
 import pytest
 
 from benchmarks.__main__ import benchmarks, plan
@@ -16,12 +21,14 @@ from benchmarks.contestants import Pace, check
 from benchmarks.cpu_by_stage import STAGES, as_fetched, work_off
 from benchmarks.peers import jars
 from benchmarks.report import median_ratio, row, table
+from benchmarks.sampling import sitecustomize as sampling
 from models.engagement import Engagement
 from models.errors import Stop
 from models.events import Interaction, parse_interaction, parse_variant_posted
 from models.policy import Defaults, Policy
 from models.rules import Kill, ratio
 
+ROOT = Path(__file__).parents[2]
 START = 1_700_000_400
 """A multiple of ten minutes."""
 SMALL = Backlog(events=8_041, variants=20, window_start=START)
@@ -147,3 +154,30 @@ def test_cpu_time_by_stage_is_of_right_counts() -> None:
     assert min(spent.values()) > 0
     with pytest.raises(SystemExit, match="wrong counts"):
         work_off(backlog, posts, batches[:-1], per_flush=3_000)
+
+
+def test_each_place_that_a_profile_knows_a_stage_by_exists() -> None:
+    """After a renaming its time would count for another stage."""
+    homes = [ROOT / "streams", ROOT / "models", *(Path(str(module.__file__)).parent for module in (aiokafka, asyncio, faust, mode))]
+    sources = {path.relative_to(home.parent).as_posix(): path.read_text() for home in homes for path in home.rglob("*.py")}
+    sources |= {"selectors.py": ""}
+    for _, known in sampling.STAGES:
+        for part in known:
+            file, _, function = part.rpartition(":")
+            found = [name for name, text in sources.items() if file in name and f"def {function.rpartition('.')[2]}" in text] if ":" in part else [n for n in sources if part in n]
+            assert found, part
+
+
+def test_a_sample_counts_for_the_innermost_frame_that_has_a_stage() -> None:
+    """What is called from there, and has none itself, counts for who called it."""
+    seen = []
+
+    class Spy:
+        @property
+        def interactions(self) -> int:
+            seen.append(sampling.stage_of(sys._getframe()))
+            return 0
+
+    ratio(Spy(), Policy())  # type: ignore[arg-type]
+    assert seen == ["fold"]
+    assert sampling.stage_of(sys._getframe()) == "other"
