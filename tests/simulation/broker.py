@@ -66,6 +66,11 @@ class Broker:
     def __post_init__(self) -> None:
         self._timestamps = {tp: [record.timestamp for record in records] for tp, records in self.sources.items()}
 
+    @property
+    def partitions(self) -> set[int]:
+        """All there are."""
+        return {tp.partition for tp in self.sources}
+
     def end(self, tp: TP, now: int) -> int:
         """Return the end offset of a source partition at ``now``."""
         return bisect_right(self._timestamps[tp], (now - self.visible_after) // 1_000)

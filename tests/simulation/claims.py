@@ -49,6 +49,7 @@ class Run:
     hung: int = 0
     lingering: int = 0
     overtaken: int = 0
+    rebalances: int = 0
     strays: int = 0
     pinned: dict[str, int] = field(default_factory=dict)
     diary: list[tuple[int, str]] = field(default_factory=list)
@@ -75,7 +76,7 @@ def pin(run: Run) -> None:
 
 def check_accounts(life: Life) -> None:
     tally = life.tally
-    waiting = sum(monitor.waiting.count for monitor in life.monitors) - restored(life)
+    waiting = life.left_waiting + life.own_waiting
     claim(tally.results[Result.WAITING] - tally.resolved_own == waiting, "each waiting record gets one final result", tally.results, tally.resolved, waiting)
 
 

@@ -93,6 +93,7 @@ def bites_of(run: Run) -> Counter[str]:
         hung=run.hung,
         lingering=run.lingering,
         overtaken=run.overtaken,
+        rebalances=run.rebalances,
         strays=run.strays,
         compacted=run.broker.compacted,
     )

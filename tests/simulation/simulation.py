@@ -85,7 +85,8 @@ def _live(plan: LifePlan, life: Life, lingering: Life | None, run: Run) -> None:
     if plan.is_at_once:
         is_whole = _share_the_log(life, lingering, life.loop.now + left, plan.steps, run)
     else:
-        is_whole = _share_the_log(life, lingering, life.loop.now + int(plan.share * left), None, run)
+        until = life.loop.now + int(plan.share * left)
+        is_whole = _share_partitions(plan, life, lingering, until, run) if plan.rebalances else _share_the_log(life, lingering, until, None, run)
         is_whole = is_whole and _share_the_log(life, None, life.loop.now + SECOND, plan.steps, run)
     if is_whole:
         check_accounts(life)
@@ -94,6 +95,42 @@ def _live(plan: LifePlan, life: Life, lingering: Life | None, run: Run) -> None:
     _end(ending, life, run)
     _note(run, life)
     pin(run)
+
+
+def _share_partitions(plan: LifePlan, life: Life, lingering: Life | None, until: int, run: Run) -> bool:
+    """Live on in a group that another worker joins, with as many rebalances as the plan says; in the end the other one dies, and this one has all partitions again.
+
+    Returns:
+        False if it has to start anew, as one of them has been overtaken.
+    """
+    began, partitions = life.loop.now, run.broker.partitions
+    moments = [began + int(share * (until - began)) for share, _ in plan.rebalances]
+    if not _share_the_log(life, lingering, moments[0], None, run):
+        return False
+    other = life.companion()
+    try:
+        for (_, kept), end in zip(plan.rebalances, [*moments[1:], until], strict=True):
+            own = {partition for partition in partitions if kept >> partition & 1}
+            run.note(life.loop.now, f"a rebalance: life {plan.number} gets {sorted(own)}, the other worker the rest")
+            run.rebalances += 1
+            for one in (life, other):
+                one.let_go()
+            life.assign(own)
+            other.assign(partitions - own)
+            while life.loop.now < end:
+                for one in (life, other):
+                    one.run(min(one.loop.now + AT_A_TIME, end))
+        check_accounts(other)
+    except Overtaken:
+        run.overtaken += 1
+        return False
+    finally:
+        other.crash(strays=other.setting.strays)
+        _note(run, other)
+        life.log.expect_strays()
+    life.let_go()
+    life.assign(partitions)
+    return True
 
 
 def _end(ending: Ending, life: Life, run: Run) -> None:

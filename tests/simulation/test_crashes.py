@@ -30,7 +30,7 @@ SEEDS = int(WANTED or "2000")
 SECONDS = math.inf if WANTED else 175.0
 """For all tests together; the pool of processes takes some more to start."""
 ONE = os.environ.get("EARLY_KILL_SIMULATION_SEED")
-ENOUGH = 100
+ENOUGH = 300
 """So many seeds, and every fault must have bitten."""
 
 pytestmark = [pytest.mark.timeout(120 + SEEDS), pytest.mark.alone]
@@ -75,7 +75,7 @@ def run_seeds(family: str, crowd: Crowd, bitten: tuple[str, ...] = ()) -> None:
     crowd.say(f"{family}: {bites['seeds']:,} of {SEEDS:,} seeds in {took:.0f} s")
     if SEEDS >= ENOUGH:
         assert bites["seeds"] >= ENOUGH, f"so few show nothing: {bites}"
-        for what in ("redelivered", "restored", "repeated", "unacknowledged", "kills", "time_outs", *bitten):
+        for what in ("redelivered", "restored", "repeated", "unacknowledged", "kills", "time_outs", "rebalances", *bitten):
             assert bites[what], f"nothing {what}: {bites}"
         assert bites["crashes"] + bites["lingering"] > bites["seeds"], bites
 

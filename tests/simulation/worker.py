@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 from faust.windows import TumblingWindow
 
@@ -22,6 +23,7 @@ from streams.ports import Tables, Topics
 from streams.tables import Recovered, StateTable
 from streams.transport import Chunk
 from tests.simulation.broker import Broker, SimulatedLog
+from tests.simulation.dice import Dice
 from tests.simulation.loop import SimulatedLoop
 
 TOPICS = Topics("variant_posted", "interaction", "monitoring_control", "variant_killed", "monitoring_record", "dead_letter")
@@ -80,17 +82,24 @@ class Consumer:
 
     def __init__(self, broker: Broker, loop: SimulatedLoop, rng: Random) -> None:
         self._broker, self._loop, self._rng = broker, loop, rng
-        self.resumed = {tp: broker.committed.get(tp) for tp in broker.sources}
+        self.resumed: dict[TP, int | None] = {}
+        self.positions: dict[TP, int] = {}
+        self.own: dict[TP, int | None] = {}
+        self.ledgers: dict[TP, Ledger] = {}
+
+    def assign(self, partitions: Collection[int]) -> None:
+        """Begin where the group has committed; nothing that was handed out before counts."""
+        self.ledgers.clear()
+        self.resumed = {tp: self._broker.committed.get(tp) for tp in self._broker.sources if tp.partition in partitions}
         self.positions = {tp: offset or 0 for tp, offset in self.resumed.items()}
         self.own = dict(self.resumed)
-        self.ledgers: dict[TP, Ledger] = {}
 
     async def _pause(self) -> None:
         for _ in range(self._rng.randint(0, 2)):
             await asyncio.sleep(self._rng.choice((0, 0.001)))
 
     def assignment(self) -> set[TP]:
-        return set(self._broker.sources)
+        return set(self.resumed)
 
     async def seek_to_committed(self) -> Mapping[TP, int | None]:
         await self._pause()
@@ -107,9 +116,11 @@ class Consumer:
         return ends
 
     def committed(self, tp: TP) -> int | None:
-        return self.own[tp]
+        return self.own.get(tp)
 
     async def position(self, tp: TP) -> int:
+        if tp not in self.positions:
+            raise IllegalStateError(tp)
         position = self.positions[tp]
         if self._rng.random() < 0.5:
             await asyncio.sleep(0)
@@ -152,17 +163,20 @@ class Life:
     Attributes:
         is_outside: Its group goes on without it: what it commits is refused, and it does not know.
         stands_still: When it has lost its partitions, until another one owns them; then it makes up for it.
+        rebalances: How often its partitions were taken away from it in good order.
+        left_waiting: Records that waited then, and that it had read itself.
     """
 
-    def __init__(self, broker: Broker, setting: Setting, rng: Random, now: int) -> None:
+    def __init__(self, broker: Broker, setting: Setting, rng: Random, now: int, partitions: Collection[int] | None = None) -> None:
         self.loop = SimulatedLoop(now)
         self.is_outside = self.stands_still = False
-        self._broker, self._rng, self._setting = broker, rng, setting
+        self.rebalances = self.left_waiting = 0
+        self._broker, self._rng, self.setting = broker, rng, setting
         self.log = SimulatedLog(broker, self.loop, rng, setting.failures, strays=setting.strays)
         self.consumer = Consumer(broker, self.loop, rng)
         self.tally = Tally()
         self.error: BaseException | None = None
-        self.queues: dict[str, asyncio.Queue[Chunk]] = {}
+        self.queues: dict[str, asyncio.Queue[Chunk]] = {topic: asyncio.Queue() for topic in TOPICS.sources}
         window = TumblingWindow(600.0)
         self._tables = [RestoredTable(name, broker, None if name == "waiting" else window) for name in CHANGELOGS]
         observer: Any = SimpleNamespace(
@@ -173,9 +187,9 @@ class Life:
             evaluated=self.tally.evaluated,
             flushed=self.tally.flushed,
         )
-        app: Any = SimpleNamespace(consumer=self.consumer, rebalancing=False)
+        self._app: Any = SimpleNamespace(consumer=self.consumer, rebalancing=False)
         self.monitoring = Monitoring(
-            app,
+            self._app,
             log=self.log,
             state_log=self.log,
             tables=Tables(*self._tables),
@@ -188,38 +202,65 @@ class Life:
             clock=lambda: self.loop.now,
             fail=self._fail,
         )
-        self._tasks = [self.loop.create_task(self._begin())]
+        create = self.loop.create_task
+        self._tasks = [*(create(self._agent(queue)) for queue in self.queues.values()), create(self._commit())]
+        self.assign(broker.partitions if partitions is None else partitions)
 
     def _fail(self, error: BaseException) -> None:
         self.error = self.error or error
         self.loop.has_to_stop = True
 
-    async def _begin(self) -> None:
-        self.queues = {topic: asyncio.Queue() for topic in TOPICS.sources}
+    def assign(self, partitions: Collection[int]) -> None:
+        """Give it partitions: it takes them over, and begins to fetch."""
+        self._app.rebalancing = False
+        self.consumer.assign(partitions)
+        self._tasks.append(self.loop.create_task(self._take_over(sorted(partitions))))
+
+    def companion(self) -> Life:
+        """Return another worker of the group, which has no partitions yet."""
+        return Life(self._broker, self.setting, Dice(f"companion {self._rng.random()}"), self.loop.now, ())
+
+    def let_go(self) -> None:
+        """Take its partitions away, as a rebalance of its group does first. What it has sent is on its way, and arrives."""
+        self.loop.call_soon(self._let_go)
+        self.run(self.loop.now)
+
+    def _let_go(self) -> None:
+        self.rebalances += 1
+        self.left_waiting += self.own_waiting
+        self._app.rebalancing = True
+        self.consumer.assign(())
+        self.monitoring.let_go()
+        for queue in self.queues.values():
+            while not queue.empty():
+                queue.get_nowait()
+
+    async def _take_over(self, partitions: list[int]) -> None:
+        rebalances = self.rebalances
         for table in self._tables:
-            for partition in {tp.partition for tp in self._broker.sources}:
+            for partition in partitions:
                 table.ask_end(partition)
                 if self._rng.random() < 0.3:
                     await asyncio.sleep(self._rng.choice((0, 0.001, 0.02)))
+        if self.rebalances != rebalances:
+            return
         try:
             self.monitoring.start()
-            await self.monitoring.take_over()
+            is_taken_over = await self.monitoring.take_over()
         except Exception as error:  # noqa: BLE001 - as the worker does
             self._fail(error)
             return
-        create = self.loop.create_task
-        self._tasks += [create(self._agent(queue)) for queue in self.queues.values()]
-        self._tasks += [create(self._fetch()), create(self._commit())]
+        if is_taken_over:
+            await self._fetch(rebalances)
 
     async def _agent(self, queue: asyncio.Queue[Chunk]) -> None:
         while True:
             await self.monitoring.fold(await queue.get())
 
-    async def _fetch(self) -> None:
+    async def _fetch(self, rebalances: int) -> None:
         rng, consumer, broker = self._rng, self.consumer, self._broker
-        tps = sorted(broker.sources)
         busy_pause = rng.choice((0.01, 0.05, 0.2))
-        while unread := [tp for tp in tps if consumer.positions[tp] < len(broker.sources[tp])]:
+        while unread := [tp for tp in sorted(consumer.positions) if consumer.positions[tp] < len(broker.sources[tp])]:
             pause = 0.05 + 0.25 * rng.random()
             rng.shuffle(unread)
             for tp in unread:
@@ -229,15 +270,19 @@ class Life:
                     continue
                 records = broker.sources[tp][first : first + min(waiting, rng.choice((1, 10, 50, 1000)))]
                 consumer.positions[tp] = first + len(records)
-                if self._setting.fetch_gap:
+                if self.setting.fetch_gap:
                     for _ in range(rng.randint(0, 3)):
                         await asyncio.sleep(rng.choice((0, 0, 0.01)))
+                    if self.rebalances != rebalances:
+                        return
                 ledger = consumer.ledgers.setdefault(tp, Ledger())
                 chunk: Any = Chunk(tp, list(records), ledger.hand_out(records[0].offset, records[-1].offset), ledger)  # type: ignore[arg-type]
                 self.monitoring.fetched(chunk)
                 self.queues[tp.topic].put_nowait(chunk)
                 pause = busy_pause * rng.random()
             await asyncio.sleep(pause)
+            if self.rebalances != rebalances:
+                return
 
     def commit(self) -> None:
         """Commit what is done."""
@@ -280,6 +325,12 @@ class Life:
     @property
     def monitors(self) -> list[Any]:
         return [owned.worker.monitor for owned in self.monitoring._owned.values()]
+
+    @property
+    def own_waiting(self) -> int:
+        """How many records wait that it has read itself."""
+        restored = (waiter.restored and not waiter.gone for monitor in self.monitors for waiters in monitor.waiting._by_variant.values() for waiter in waiters)
+        return sum(monitor.waiting.count for monitor in self.monitors) - sum(restored)
 
     @property
     def has_to_flush(self) -> bool:
