@@ -6,6 +6,7 @@ from typing import Any
 
 import faust
 from faust.auth import SASLCredentials, SSLCredentials
+from faust.types import TP
 from faust.types.auth import AuthProtocol, SASLMechanism
 
 from streams.kafka_access import kafka_client_options
@@ -18,12 +19,29 @@ FETCH_BYTES = 512 << 10
 REQUEST_SECONDS = 30.0
 """How long an answer of Kafka may take; Faust's producer would wait 20 minutes."""
 
+NEVER_IDLE_SECONDS = 10 * 365 * 86_400.0
+"""After so long without a fetch aiokafka leaves the group, and stays outside until somebody fetches: a sink that waits for PostgreSQL, or a worker without a partition, for good."""
+
 
 class App(faust.App):  # type: ignore[misc]
-    """A Faust app that writes no file."""
+    """A Faust app that writes no file, and knows whether a rebalance is on.
+
+    Faust takes the end of a recovery for that of the rebalance, also if another one has begun meanwhile, whose partitions nobody knows yet.
+    """
+
+    _assigned_in = 0
 
     def _create_directories(self) -> None:
         """Create none: state lives in changelogs."""
+
+    async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self._assigned_in = self.rebalancing_count
+        await super()._on_partitions_assigned(assigned, generation_id)
+
+    def on_rebalance_end(self) -> None:
+        """Note that the rebalance is over, unless partitions are still to come."""
+        if self._assigned_in == self.rebalancing_count:
+            super().on_rebalance_end()
 
 
 def create_app(settings: Settings, app_id: str, **options: Any) -> faust.App:
@@ -49,7 +67,8 @@ def create_app(settings: Settings, app_id: str, **options: Any) -> faust.App:
             "consumer_max_fetch_size": FETCH_BYTES,
             "broker_session_timeout": settings.session_timeout_seconds,
             "broker_heartbeat_interval": settings.session_timeout_seconds / 3,
-            "broker_request_timeout": REQUEST_SECONDS,
+            "broker_max_poll_interval": NEVER_IDLE_SECONDS,
+            "broker_request_timeout": max(REQUEST_SECONDS, settings.session_timeout_seconds),  # Faust allows no shorter one
             "producer_request_timeout": REQUEST_SECONDS,
             "broker_commit_interval": COMMIT_SECONDS,
             "stream_wait_empty": False,

@@ -305,7 +305,8 @@ class Monitoring:
             positions = {tp: await self._consumer.position(tp) for tp in read_to if self._idle(tp)}
         if generation != self._generation:
             return
-        for owned in list(self._owned.values()):
+        asked = {tp.partition for tp in read_to}
+        for owned in [owned for partition, owned in self._owned.items() if partition in asked]:
             read, committed = owned.readings.look(asked_at, self._ends, positions, self._is_committed)
             await owned.worker.tick(read, committed)
         await self._make_room()

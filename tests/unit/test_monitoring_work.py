@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from faust.types import TP
 
 from streams import monitoring
-from tests.idle import idle_monitoring
+from streams.monitoring import Owned
+from streams.readings import Reading, Readings
+from tests.idle import NAMES, idle_monitoring
 
 
 @pytest.mark.parametrize(("work", "is_excused"), [("_tick", True), ("_look_at_changelogs", True), ("_flush", False)])
@@ -32,3 +37,25 @@ async def test_a_look_may_be_skipped_while_kafka_is_away_but_half_a_flush_may_no
             await asyncio.sleep(0.01)
     await made.stop()
     assert bool(failed) is not is_excused
+
+
+async def test_a_partition_that_is_taken_over_during_a_look_is_left_to_the_next_one() -> None:
+    """Its ends were not asked for."""
+    looked: list[int] = []
+
+    def owned(partition: int) -> Any:
+        async def tick(_read: int, _committed: int) -> None:
+            looked.append(partition)
+
+        readings = Readings({topic: Reading(TP(topic, partition), catch_up=0, next=0) for topic in NAMES.sources})
+        return Owned(SimpleNamespace(tick=tick, monitor=SimpleNamespace(waiting=SimpleNamespace(count=0))), readings)  # type: ignore[arg-type]
+
+    async def highwaters(*tps: TP) -> dict[TP, int]:
+        made._owned[1] = owned(1)
+        return dict.fromkeys(tps, 0)
+
+    consumer = SimpleNamespace(highwaters=highwaters, ledgers={}, committed=lambda _tp: None)
+    made = idle_monitoring(consumer)
+    made._owned[0] = owned(0)
+    await made._tick()
+    assert looked == [0]

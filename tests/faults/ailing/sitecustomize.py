@@ -2,7 +2,8 @@
 
 SIGRTMIN holds its event loop up for ``STALL_SECONDS``, SIGRTMIN + 1 the whole interpreter. SIGRTMIN + 2 ends aiokafka's
 fetching, SIGRTMIN + 3 its heartbeats, each by an error that it does not expect. With ``FORGOTTEN_TOPICS``, a pattern, it knows
-nothing of these topics when it first shares out its group's partitions, as when Kafka has not told it of them in time.
+nothing of these topics when it first shares out its group's partitions, as when Kafka has not told it of them in time. ``IDLE_TIMES``
+is how many seconds without a fetch each of them counts for.
 """
 
 from __future__ import annotations
@@ -64,5 +65,14 @@ def _forget_topics(pattern: str) -> None:
     GroupCoordinator._perform_assignment = share_out_what_is_known
 
 
+def _count_idle_seconds(times: float) -> None:
+    from aiokafka.consumer.subscription_state import SubscriptionState
+
+    plain = SubscriptionState.fetcher_idle_time.fget
+    SubscriptionState.fetcher_idle_time = property(lambda self: plain(self) * times)
+
+
+if os.environ.get("IDLE_TIMES"):
+    _count_idle_seconds(float(os.environ["IDLE_TIMES"]))
 if os.environ.get("FORGOTTEN_TOPICS"):
     _forget_topics(os.environ["FORGOTTEN_TOPICS"])
