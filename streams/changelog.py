@@ -62,7 +62,7 @@ class Changelog:
 
     Attributes:
         topic: Its topic.
-        is_let_go: The partition may be another's by now: nothing that happens in the log is an error any more.
+        is_let_go: The partition may be another's by now: nothing that happens in the log is an error any more, and nothing more is sent.
     """
 
     def __init__(self, log: Log, topic: str, partition: int, recovered: Recovered | None = None) -> None:
@@ -91,19 +91,21 @@ class Changelog:
         while (first := await self._claimed()) is not None and first > recovered.end:
             recovered.apply(await self._log.read(self.topic, self._partition, recovered.end, first + 1))
         hidden = [(key, recovered.content.get(key)) for key in recovered.hidden]
-        while hidden and not await self.delivered(await self.send(hidden)):
+        while hidden and not await self.write(hidden):
             pass
 
     async def confirm(self) -> None:
         """Claim again what is claimed; raises ``Overtaken`` if somebody else has written since."""
-        while not await self.delivered(await self.send([(CLAIM, None)])):
+        while not await self.write([(CLAIM, None)]):
             pass
 
     async def _claimed(self) -> int | None:
-        """Write the claim; return where it stands, if that is known."""
+        """Write the claim; return where it stands, if that is known, and the partition has not been let go."""
         self._first = self._generation = self._recovered.furthest + 1
         ticket = await self._send_claim(*self._headers)
         while not await self._log.delivered(ticket.sent):
+            if self.is_let_go:
+                return None
             ticket = await self._send_claim(*self._headers)
         place = self._log.place(ticket.sent)
         if place is None:
@@ -117,16 +119,26 @@ class Changelog:
         content, self._recovered = self._recovered.content, Recovered({}, self._recovered.furthest)
         return content
 
-    async def send(self, records: Iterable[tuple[bytes, bytes | None]]) -> _Ticket:
-        """Append records (key, value), behind those sent before; ask ``delivered`` whether they have arrived."""
+    async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> bool:
+        """Append records and wait for the acknowledgement; False asks to do it again. Once the partition is let go there is nothing to do."""
+        ticket = await self.send(records)
+        return ticket is None or await self.delivered(ticket)
+
+    async def send(self, records: Iterable[tuple[bytes, bytes | None]]) -> _Ticket | None:
+        """Append records (key, value), behind those sent before; ask ``delivered`` whether they have arrived.
+
+        Returns:
+            None once the partition is let go: its next owner would take what comes behind its claim for another worker's, and start anew.
+        """
         records = list(records)
         async with self._sending:  # several batches, with a pause between two: what came in between would look like another worker's
-            while True:
-                course = None if self._course is None or self.is_let_go else self._course.name
+            while not self.is_let_go:
+                course = None if self._course is None else self._course.name
                 sent = await self._log.send_all(self.topic, self._partition, records, self._headers, course)
                 if sent is not None:
                     return self._ticket(sent, len(records))
                 await self._claim_again()
+        return None
 
     async def _send_claim(self, *headers: tuple[str, bytes]) -> _Ticket:
         """Append a claim, on whatever course there is."""

@@ -20,7 +20,7 @@ REQUEST_SECONDS = 30.0
 """How long an answer of Kafka may take; Faust's producer would wait 20 minutes."""
 
 NEVER_IDLE_SECONDS = 10 * 365 * 86_400.0
-"""After so long without a fetch aiokafka leaves the group, and stays outside until somebody fetches: a sink that waits for PostgreSQL, or a worker without a partition, for good."""
+"""After so long without a fetch aiokafka leaves its group, and stays out until somebody fetches: a sink that waits for PostgreSQL, or a worker without a partition, for good."""
 
 
 class App(faust.App):  # type: ignore[misc]

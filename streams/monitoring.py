@@ -17,7 +17,7 @@ from faust.types import TP
 from models.errors import Stop
 from models.moments import SECOND
 from models.monitor import Limits, PartitionMonitor
-from streams.changelog import Overtaken, claim
+from streams.changelog import Changelog, Overtaken, claim
 from streams.origins import cut_short
 from streams.partition import PartitionWorker
 from streams.ports import Tables, Topics
@@ -90,6 +90,7 @@ class Monitoring:
         self._limits, self._waiting_limit, self._flush_seconds = limits, waiting_limit, flush_seconds
         self._observer, self._clock, self._fail = observer, clock, fail
         self._owned: dict[int, Owned] = {}
+        self._claiming: list[Changelog] = []
         self._turn = asyncio.Lock()
         self._flush_pause = flush_seconds
         self._underway = Underway()
@@ -132,6 +133,8 @@ class Monitoring:
         for owned in self._owned.values():
             owned.worker.close()
         self._owned.clear()
+        for changelog in self._claiming:
+            changelog.is_let_go = True
         self._underway.forget()
         for table in self._state_tables:
             table.forget()
@@ -163,6 +166,7 @@ class Monitoring:
         if generation != self._generation:
             return False
         claimed = {partition: changelogs_read_back(partition, self._state_tables, beginnings, self._state_log, self._clock()) for partition in partitions}
+        self._claiming = [changelog for changelogs in claimed.values() for changelog in changelogs]
         try:
             await asyncio.gather(*(claim(changelogs) for changelogs in claimed.values()))
         except Overtaken:

@@ -352,7 +352,7 @@ class PartitionWorker:
             await self._write_slice(changelog, part)
 
     async def _write_slice(self, changelog: Changelog, part: list[tuple[bytes, bytes | None]]) -> None:
-        while not self.is_closed and not await changelog.delivered(await changelog.send(part)):
+        while not self.is_closed and not await changelog.write(part):
             pass
 
     # -- leaving -----------------------------------------------------------------------------------------------------

@@ -261,8 +261,8 @@ async def test_whoever_lets_go_while_it_claims_anew_takes_no_generation(monkeypa
         return await act(*given)
 
     monkeypatch.setattr(log, name, act_and_revoke)
-    await owned.send([(b"a", b"older")])
-    assert log.rows[1:] == [(CLAIM, None, 2), (b"a", b"older", 1)]
+    assert await owned.send([(b"a", b"older")]) is None
+    assert log.rows[1:] == [(CLAIM, None, 2)]
 
 
 async def test_a_record_of_somebody_else_is_noticed_where_nothing_is_written() -> None:
@@ -313,14 +313,29 @@ async def test_where_the_brokers_do_not_say_nothing_is_concluded() -> None:
     assert await write(owned, (b"a", b"1"))
 
 
-async def test_whoever_has_let_go_is_not_overtaken() -> None:
-    """The next owner writes: so it should be."""
+async def test_whoever_has_let_go_is_not_overtaken_and_overtakes_nobody() -> None:
+    """The next owner writes: so it should be. What was on its way has arrived, and nothing comes behind the claim."""
     log = PartitionLog()
     owned = changelog(log)
     await owned.claim()
-    log.write((CLAIM, None, 2))
+    ticket = await owned.send([(b"a", b"1")])
+    rows = [*log.rows, (CLAIM, None, 2)]
+    log.write(rows[-1])
     owned.is_let_go = True
-    assert await write(owned, (b"a", b"1"))
+    assert ticket is not None
+    assert await owned.delivered(ticket)
+    assert await owned.write([(b"a", b"2")])
+    assert log.rows == rows
+
+
+async def test_whoever_lets_go_while_it_claims_claims_no_more() -> None:
+    """A claim that is not acknowledged is repeated only for as long as the partition is to come."""
+    log = PartitionLog(failing=[False, False, False])
+    owned = changelog(log)
+    owned.is_let_go = True
+    await owned.claim()
+    assert log.rows == []
+    assert len(log.failing) == 2
 
 
 async def test_a_partition_is_claimed_whole_or_not_at_all() -> None:

@@ -19,7 +19,6 @@ STEPS = ("seek_to_committed", "earliest_offsets", "highwaters", "claim", "overta
 
 def taking(monkeypatch: pytest.MonkeyPatch, partitions: int, rebalance_at: str | None = None) -> Monitoring:
     """A monitoring to which so many partitions are assigned; ``rebalance_at`` this step they are taken away."""
-    nothing: Any = SimpleNamespace()
 
     def step(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
         async def act(*given: Any) -> Any:
@@ -43,7 +42,7 @@ def taking(monkeypatch: pytest.MonkeyPatch, partitions: int, rebalance_at: str |
         earliest_offsets=step("earliest_offsets", offsets),
         highwaters=step("highwaters", offsets),
     )
-    monkeypatch.setattr(monitoring, "changelogs_read_back", lambda *_: nothing)
+    monkeypatch.setattr(monitoring, "changelogs_read_back", lambda *_: ())
     monkeypatch.setattr(monitoring, "claim", step("claim", claimed))
     monkeypatch.setattr(monitoring, "restore", step("restore", lambda *_: []))
     monkeypatch.setattr(monitoring, "PartitionWorker", lambda *_, **__: SimpleNamespace(resume=lambda _unused: None, close=lambda: None))
