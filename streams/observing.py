@@ -44,10 +44,10 @@ class Observing:
         if self._limit is not None:
             self._limit.note(read, results.get(Result.DEAD_LETTER, 0))
 
-    def resolved(self, result: Result, *, restored: bool) -> None:
-        """Count a waiting record that has got its final result; ``restored`` if an earlier process had read it."""
+    def resolved(self, result: Result, n: int, *, restored: bool) -> None:
+        """Count ``n`` waiting records that have got their final result; ``restored`` if an earlier process had read them."""
         if restored:
-            self._metrics.restored_waiting(result)
+            self._metrics.restored_waiting(result, n)
         else:
-            self.waiting -= 1
-            self._metrics.count(result)
+            self.waiting -= n
+            self._metrics.count(result, n)

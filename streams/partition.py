@@ -15,6 +15,7 @@ A crash anywhere leaves either nothing or a repetition with the same ids.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -138,8 +139,8 @@ class PartitionWorker:
         self._announce([emission for emission in self.monitor.take_emissions() if not isinstance(emission, Rejected)], durable=True)
 
     def _follow(self, topic: str = "", folded: Sequence[Incoming] = ()) -> None:
-        for result, restored in self.monitor.take_resolved():
-            self._observer.resolved(result, restored=restored)
+        for (result, restored), count in Counter(self.monitor.take_resolved()).items():
+            self._observer.resolved(result, count, restored=restored)
         emissions = self.monitor.take_emissions()
         if not emissions:
             return

@@ -86,8 +86,8 @@ class Observer(Protocol):
     def folded(self, topic: str, read: int, results: Mapping[Result, int]) -> None:
         """Count ``read`` records, and what became of them: counted apart, so that one without a result shows."""
 
-    def resolved(self, result: Result, *, restored: bool) -> None:
-        """Count a waiting record that has got its final result; ``restored`` if an earlier process had read it."""
+    def resolved(self, result: Result, n: int, *, restored: bool) -> None:
+        """Count ``n`` waiting records that have got their final result; ``restored`` if an earlier process had read them."""
 
     def started(self) -> None:
         """Count a session."""

@@ -140,9 +140,9 @@ class Tally:
         self.read[topic] += read
         self.results.update(results)
 
-    def resolved_one(self, result: Result, *, restored: bool) -> None:
-        self.resolved[result] += 1
-        self.resolved_own += not restored
+    def resolve(self, result: Result, n: int, *, restored: bool) -> None:
+        self.resolved[result] += n
+        self.resolved_own += 0 if restored else n
 
     def started(self) -> None:
         """Not looked at."""
@@ -181,7 +181,7 @@ class Life:
         self._tables = [RestoredTable(name, broker, None if name == "waiting" else window) for name in CHANGELOGS]
         observer: Any = SimpleNamespace(
             folded=self.tally.folded,
-            resolved=self.tally.resolved_one,
+            resolved=self.tally.resolve,
             started=self.tally.started,
             ended=self.tally.ended,
             evaluated=self.tally.evaluated,

@@ -397,7 +397,7 @@ async def test_room_is_made_with_dead_letters() -> None:
     await world.worker.push_out(2)
     await world.worker.flush()
     assert [value["reason"] for value in world.log.values("dead_letter")] == ["no post", "no post"]
-    assert [args for name, args in world.seen if name == "resolved"] == [("dead_letter", False)] * 2
+    assert [args for name, args in world.seen if name == "resolved"] == [("dead_letter", 2, False)]
 
 
 @pytest.mark.parametrize("is_being_flushed", [False, True])
