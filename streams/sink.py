@@ -119,7 +119,7 @@ class Sink:
         await asyncio.gather(*(self._log.append(self._dead_letter_topic, *letter) for letter in letters))  # not one after the other: good records wait behind them
         if refused:
             record, reason = refused[-1]
-            log.error("%d record(s) of %s[%d] cannot be written and are dead letters now, at last offset %d: %s", len(refused), tp.topic, tp.partition, record.offset, reason)
+            log.error("%d record(s) of %s[%d] cannot be written and are dead letters now, at last offset %d: %.500s", len(refused), tp.topic, tp.partition, record.offset, reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from typing import Any
 
 PLAIN_PROGRESS_SECONDS = 5.0
 """Pause between two lines of progress where stderr is no terminal."""
+_ASTRAL = 0x10000
+"""The first character that JSON needs two escapes for."""
 
 
 def quiet_libraries() -> None:
@@ -21,9 +23,18 @@ def quiet_libraries() -> None:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
+def shown(line: str) -> str:
+    """Return a line that a terminal shows as it is: what would steer it, or begin another line, as JSON escapes it. JSON stays the same value."""
+    return line if line.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in line)
+
+
+def _escaped(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) < _ASTRAL else json.dumps(char)[1:-1]
+
+
 def put(line: str) -> None:
     """Write a result to stdout, at once, so that a reader at the other end of a pipe sees it."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(shown(line) + "\n")
     sys.stdout.flush()
 
 
@@ -33,8 +44,8 @@ def put_json(value: Mapping[str, Any]) -> None:
 
 
 def tell(line: str) -> None:
-    """Write a line for people to stderr."""
-    sys.stderr.write(line + "\n")
+    """Write lines for people to stderr."""
+    sys.stderr.write("\n".join(map(shown, line.split("\n"))) + "\n")
     sys.stderr.flush()
 
 

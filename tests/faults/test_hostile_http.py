@@ -402,6 +402,15 @@ def can_start(value: bytes | None) -> bool:
     return Partition().read("variant_posted", value, variant.encode(), int(time.time() * 1e6)) == "counted"
 
 
+async def test_who_may_not_stop_a_session_is_in_the_audit(system: System) -> None:
+    """In PostgreSQL, with the variant that was meant."""
+    status, _ = await ask(system.monitors[0], request("POST", f"{P}/stop/meant", token=READ))
+    assert status == 403
+    [row] = await system.until(lambda: system.query("SELECT * FROM monitoring_audit WHERE action = 'call_refused' AND variant_id = 'meant'"), 10)
+    assert row["actor"] not in (READ, "anonymous")
+    assert row["facts"] == {"call": "stop_monitoring", "granted": "read"}
+
+
 async def test_nothing_of_it_is_in_the_logs(system: System) -> None:
     """After all of the above: no traceback, no token, no character that could forge a line or colour a terminal; and both workers are as alive as ever."""
     for worker in (system.monitors[0], system.sink):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest_asyncio
 from streams.local.child import free_port
 from streams.local.kafka import KafkaServer
 from streams.settings import Settings
+from streams.topics import partition_for
 from tests.integration.system import System, fresh, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -144,6 +146,55 @@ async def test_an_event_id_counts_once(system: System):
     await system.interact(variant, "like", 12, event_id="the-same")
     row = (await system.until_ended([variant], 25))[variant]
     assert (row["outcome"], row["final_interaction_count"]) == ("timed_out", 1)
+
+
+async def test_the_time_that_a_producer_puts_on_a_record_counts_for_nothing(system: System):
+    """Ten years ahead or 1970: when it was appended is what Kafka says, and so is when it happened where it does not say."""
+    variant = fresh("timed")
+    await system.post(variant)
+    assert system._producer is not None
+    for moment in (round((time.time() + 10 * 365 * 86_400) * 1_000), 0):
+        value = json.dumps({"variant_id": variant, "post_id": f"{variant}-post", "kind": "view", "count": 250}).encode()
+        landed = await system._producer.send_and_wait(system.topic("interaction"), value, key=variant.encode(), timestamp_ms=moment)
+        assert abs(landed.timestamp / 1_000 - time.time()) < 60
+    await system.interact(variant, "like", 10)
+    row = (await system.until_ended([variant]))[variant]
+    assert (row["outcome"], row["final_view_count"]) == ("killed", 500)
+
+
+async def test_one_variant_with_all_the_traffic_holds_up_no_other(system: System):
+    """While it gets as many events as a producer can send, kills on the other partitions come within a second of their events."""
+    names = [fresh("cool") for _ in range(40)]
+    by_partition = {partition_for(name, system.settings.partitions): name for name in names}
+    hot = by_partition.pop(min(by_partition))
+    await system.post(hot, timeout_minutes=0.2)
+    value = json.dumps({"variant_id": hot, "post_id": f"{hot}-post", "kind": "view"}).encode()
+    sent = 0
+
+    async def flood() -> None:
+        nonlocal sent
+        while True:
+            futures = [await system.send("interaction", value, hot.encode()) for _ in range(2_000)]
+            await asyncio.gather(*futures)
+            sent += len(futures)
+
+    flooding = asyncio.create_task(flood())
+    appended = {}
+    try:
+        await asyncio.sleep(2)
+        for name in by_partition.values():
+            await system.post(name)
+            await system.interact(name, "view", 1, count=500)
+            appended[name] = (await system.interact(name, "like", 10)).timestamp
+        await system.until_ended(by_partition.values())
+    finally:
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
+    killed = {record.key.decode(): record.timestamp for record in await system.records("variant_killed") if record.key}
+    took = sorted(killed[name] - moment for name, moment in appended.items())
+    print(f"{sent:,} events of one variant; kills of others after {took} ms")
+    assert sent > 2_000
+    assert took[len(took) // 2] < 1_000, took
 
 
 async def test_snapshots_out_of_order_never_take_back(system: System):

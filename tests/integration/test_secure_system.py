@@ -18,10 +18,13 @@ import aiohttp
 import psutil
 import psycopg
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import TopicAuthorizationFailedError
 from psycopg.rows import dict_row
 
 from models.errors import Stop
 from streams.integration import EventPublisher, KillSubscriber
+from streams.kafka_access import kafka_client_options
 from streams.local.child import free_port
 from streams.local.postgres import PostgresServer
 from streams.settings import Settings
@@ -257,3 +260,12 @@ async def test_programs_are_told_that_they_will_never_get_in(broker: SecureKafka
     for client in (EventPublisher(settings), KillSubscriber(settings)):
         with pytest.raises(Stop, match="does not let user nobody in"):
             await client.start()
+
+
+@pytest.mark.parametrize("user", [PUBLISHER, SINK, SUBSCRIBER])
+@pytest.mark.parametrize("topic", ["variant_killed", "monitoring_record"])
+async def test_only_a_monitor_can_tell_of_a_kill(broker: SecureKafka, user: str, topic: str):
+    """Whoever else tries is refused by Kafka."""
+    async with AIOKafkaProducer(**kafka_client_options(settings_of(broker, user))) as producer:
+        with pytest.raises(TopicAuthorizationFailedError):
+            await producer.send_and_wait(topic, b"{}", key=b"v")

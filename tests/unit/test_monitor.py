@@ -167,6 +167,21 @@ def test_without_post_id_it_waits_for_its_post_as_long_as_any_other() -> None:
     assert session(monitor, "new").counts.views == 1
 
 
+def test_a_moment_ahead_brings_no_deadline_nearer() -> None:
+    """Neither its own session's nor another's: time is what the brokers say."""
+    monitor = PartitionMonitor(0)
+    post(monitor, posting("q", timeout_minutes=8))
+    post(monitor, posting("r", timeout_minutes=1), 1)
+    see(monitor, 0, T + 5 * MINUTE, "q", appended=T)
+    assert not monitor.tick(T + MINUTE - 1, NOW)
+    assert see(monitor, 1, T + MINUTE - 1, "r") is Result.COUNTED
+    monitor.tick(T + MINUTE + GRACE - 1, NOW)
+    assert session(monitor, "r").end is None
+    monitor.tick(T + MINUTE + GRACE, NOW)
+    assert session(monitor, "r").end is not None
+    assert session(monitor, "q").end is None
+
+
 def test_a_newer_session_waits_until_what_older_ones_took_is_durable() -> None:
     """An ended one too: it may have been offered records without ``post_id`` that did not count."""
     monitor = PartitionMonitor(0)

@@ -59,3 +59,20 @@ async def test_a_partition_that_is_taken_over_during_a_look_is_left_to_the_next_
     made._owned[0] = owned(0)
     await made._tick()
     assert looked == [0]
+
+
+@pytest.mark.parametrize(("waiting", "pushed"), [((4, 2), (3, 0)), ((1, 5), (0, 3)), ((2, 1), (0, 0))])
+async def test_room_for_waiting_interactions_is_made_where_most_wait(waiting: tuple[int, int], pushed: tuple[int, int]) -> None:
+    """As much as is over the limit of the worker, and no more."""
+    made, out = idle_monitoring(None), [0, 0]
+    made._waiting_limit = 3
+
+    def owned(partition: int) -> Any:
+        async def push_out(count: int) -> None:
+            out[partition] += count
+
+        return SimpleNamespace(worker=SimpleNamespace(push_out=push_out, monitor=SimpleNamespace(waiting=SimpleNamespace(count=waiting[partition]))))
+
+    made._owned = {partition: owned(partition) for partition in range(2)}
+    await made._make_room()
+    assert tuple(out) == pushed
