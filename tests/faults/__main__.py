@@ -40,7 +40,7 @@ def main() -> int:
     given.add_argument("--only", default="", help="choose from the faults whose names this regular expression is in")
     given.add_argument("--without", choices=SAFEGUARDS, help="take a safeguard out of the workers: there have to be violations then")
     given.add_argument("--bites", action="store_true", help="take out each safeguard in turn, under faults that hit it: exit code 0 if that is found each time, and nothing else")
-    if len(sys.argv) == 1 and pytest.main(["-q", "tests/faults"]) != 0:
+    if len(sys.argv) == 1 and pytest.main(["-q", "-m", "faults", "tests/faults", "tests/integration"]) != 0:
         return 1
     chosen = given.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what the tests' own clients meet

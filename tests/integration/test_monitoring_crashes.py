@@ -18,7 +18,7 @@ from streams.settings import Settings
 from tests.integration.system import System, fresh, running
 from tests.standstill import standing_still
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(240)]
 QUICK = {"EARLY_KILL_GRACE_SECONDS": "1"}
 
 

@@ -31,6 +31,7 @@ from tests.integration.receiver import FAULTS, Receiver, Request, half
 Sql = Callable[..., list[tuple[Any, ...]]]
 Record = Callable[..., MonitoringRecord]
 
+pytestmark = pytest.mark.faults
 SECRET = "a secret of the tests"  # noqa: S105 - nobody else's
 NAME = "https://receiver.example"
 TIMEOUT_SECONDS = 0.3

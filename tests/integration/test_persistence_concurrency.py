@@ -20,6 +20,7 @@ from streams.settings import Settings
 Sql = Callable[..., list[tuple[Any, ...]]]
 Record = Callable[..., MonitoringRecord]
 
+pytestmark = pytest.mark.faults
 VARIANTS = [f"v{number}" for number in range(40)]
 
 

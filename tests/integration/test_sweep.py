@@ -34,6 +34,7 @@ from streams.sweep import SHARE, SWEEP_SECONDS, Sweeper, sweep
 Sql = Callable[..., list[tuple[Any, ...]]]
 Record = Callable[..., MonitoringRecord]
 
+pytestmark = pytest.mark.faults
 OTHERS = """
 CREATE TABLE variant_pool (variant_id varchar(200) PRIMARY KEY, persona_id text, status text NOT NULL, killed_at timestamptz, kill_id text, updated_at timestamptz);
 CREATE TYPE post_status AS ENUM ('scheduled', 'retry_scheduled', 'published', 'failed', 'cancelled');
