@@ -50,6 +50,7 @@ class Run:
     lingering: int = 0
     overtaken: int = 0
     rebalances: int = 0
+    owned_until: int = 0
     strays: int = 0
     pinned: dict[str, int] = field(default_factory=dict)
     diary: list[tuple[int, str]] = field(default_factory=list)

@@ -75,6 +75,7 @@ def _live_to_the_end(plan: Plan, life: Life, lingering: Life | None, until: int,
         check_forgotten(run, life)
         claim(plan.shape.strays or run.broker.count_told(TOLD) == told, "a day later nothing more is told", told)
     finally:
+        _note_owner(run, life)
         _note(run, life)
         life.crash()
     return True
@@ -90,6 +91,7 @@ def _live(plan: LifePlan, life: Life, lingering: Life | None, run: Run) -> None:
         is_whole = is_whole and _share_the_log(life, None, life.loop.now + SECOND, plan.steps, run)
     if is_whole:
         check_accounts(life)
+    _note_owner(run, life)
     ending = plan.ending if is_whole else Ending.CRASHES
     run.note(life.loop.now, f"life {plan.number} {ending if is_whole else 'has been overtaken'}")
     _end(ending, life, run)
@@ -125,6 +127,7 @@ def _share_partitions(plan: LifePlan, life: Life, lingering: Life | None, until:
         run.overtaken += 1
         return False
     finally:
+        _note_owner(run, other)
         other.crash(strays=other.setting.strays)
         _note(run, other)
         life.log.expect_strays()
@@ -147,8 +150,12 @@ def _end(ending: Ending, life: Life, run: Run) -> None:
 
 
 def _compact(run: Run, now: int, shape: Shape) -> None:
-    """Let the broker compact: it may at any time, but leaves what is young."""
+    """Let the broker compact: it may at any time, but leaves what is young.
+
+    Time in which nobody owns the partitions does not count: that it is shorter than what compaction leaves alone (5 minutes) is what the system rests on.
+    """
     if shape.strays:
+        now = min(now, run.owned_until)
         for name, partition in list(run.broker.appended):
             if name in CHANGELOGS:
                 run.broker.compact(name, partition, now - COMPACTION_LAG)
@@ -225,6 +232,11 @@ def _share_the_log(life: Life, lingering: Life | None, until: int, steps: int | 
         if lingering is not None:
             lingering.crash(strays=True)
     return True
+
+
+def _note_owner(run: Run, life: Life) -> None:
+    if life.monitors:
+        run.owned_until = life.loop.now
 
 
 def _note(run: Run, life: Life) -> None:
