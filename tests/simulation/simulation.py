@@ -53,7 +53,8 @@ def run_plan(plan: Plan, diary: list[tuple[int, str]] | None = None) -> Run:
         _compact(run, now, plan.shape)
         run.note(now, "the last life begins")
         life = Life(broker, plan.setting, Dice(f"life {plan.seed} last {attempt}"), now)
-        if _live_to_the_end(plan, life, lingering, max(horizon, now + history.wait + SETTLING), run):
+        until = max(horizon, now + history.wait + SETTLING, *(at + SETTLING for at, _, _ in broker.straying))
+        if _live_to_the_end(plan, life, lingering, until, run):
             return run
         now, lingering = life.loop.now + SECOND, None
     raise Violation("a worker that is overtaken gets its partitions back in the end")
