@@ -10,6 +10,7 @@ import typer
 
 from models.errors import EarlyKillError, Reject
 from streams.commands import dead_letters, events, kills, logs, outbound, platform, schema
+from streams.commands.common import tell
 
 OK, FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 """Exit codes."""
@@ -65,7 +66,7 @@ def _wrong_usage(error: typer.TyperException) -> str:
 
 def _say(line: str, code: int) -> int:
     with suppress(OSError):  # nobody listens
-        sys.stderr.write(" ".join(line.split()) + "\n")
+        tell(" ".join(line.split()))
     return code
 
 
