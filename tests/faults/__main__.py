@@ -47,6 +47,8 @@ def main() -> int:
     home = Path(tempfile.mkdtemp(prefix="early-kill-faults-"))
     home.chmod(0o755)
     if chosen.bites:
+        if chosen.without and chosen.without not in FAULTS:
+            given.error(f"--bites knows no fault for {chosen.without}: choose from {', '.join(FAULTS)}")
         safeguards = [chosen.without] if chosen.without else list(FAULTS)
         wrong = asyncio.run(_bites(home, safeguards))
         print("\n".join(wrong) or f"the harness bites: without {', '.join(safeguards)}")

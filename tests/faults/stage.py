@@ -25,7 +25,7 @@ from tests.databases import fresh_database
 from tests.faults.findings import Made, findings
 from tests.faults.oracle import Raw, Verdict, judge
 from tests.faults.servers import Servers
-from tests.integration.system import System, Worker
+from tests.integration.system import System, Worker, books
 from tests.ports import LOOPBACK
 
 GRACE_SECONDS = 1.0
@@ -112,8 +112,8 @@ class Stage:
 
     async def undone(self, role: str) -> int:
         """How many records the group has not committed yet."""
-        ends = await self.ends(*_read_by(role))
-        return sum(ends.values()) - await self.done(role)
+        done = await self.done(role)  # before the ends: what comes in between is undone
+        return sum((await self.ends(*_read_by(role))).values()) - done
 
     async def done(self, role: str) -> int:
         """How many records the group has committed."""
@@ -181,10 +181,9 @@ class Stage:
             except aiohttp.ClientError as error:
                 wrong.append(f"a monitor does not tell its metrics: {error!r}")
                 continue
-            results = sum(float(value) for value in re.findall(r'^performance_monitor_events_total\{result="\w+"\} (\S+)', text, re.MULTILINE))
-            read = sum(float(value) for value in re.findall(r"^performance_monitor_records_read_total\{topic=\"\S+\"\} (\S+)", text, re.MULTILINE))
-            if results != read:
-                wrong.append(f"a monitor has read {read:.0f} records and has {results:.0f} results")
+            read, results = books(text)
+            if results.total() != read.total():
+                wrong.append(f"a monitor has read {read.total()} records and has {results.total()} results")
         return wrong
 
     async def _metrics(self, worker: Worker) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,17 +10,9 @@ import pytest
 from tests.faults.schedule import sabotaged
 from tests.faults.stage import SOURCES, Servers, Stage, staged
 from tests.faults.traffic import Plan, Sender, make_plan
+from tests.integration.system import books
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(120)]
-RESULTS = r'^performance_monitor_events_total\{result="(\w+)"\} (\S+)'
-READ = r'^performance_monitor_records_read_total\{topic="(\S+)"\} (\S+)'
-
-
-async def books(stage: Stage) -> tuple[Counter[str], Counter[str]]:
-    """What the only monitor says became of what it read, and how much it read of each topic."""
-    text = str((await stage.system.call(stage.system.monitors[0], "GET", "/metrics"))[1])
-    results, read = (+Counter({label: int(float(count)) for label, count in re.findall(pattern, text, re.MULTILINE)}) for pattern in (RESULTS, READ))
-    return results, read
 
 
 async def a_day(stage: Stage) -> int:
@@ -39,7 +30,7 @@ async def test_each_record_has_the_result_that_the_oracle_names(servers: Servers
     async with staged(servers, tmp_path) as stage:
         assert not await stage.settle(await a_day(stage), 60)
         verdict, wrong = await stage.judged()
-        results, read = await books(stage)
+        read, results = books(str((await stage.system.call(stage.system.monitors[0], "GET", "/metrics"))[1]))
         there = Counter({stage.system.topic(name): sum((await stage.ends(name)).values()) for name in SOURCES})
         assert not [*wrong, *await stage.unbalanced(), *await stage.leave()]
     assert results == verdict.results

@@ -19,7 +19,6 @@ import psutil
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer, ConsumerRecord
-from prometheus_client.parser import text_string_to_metric_families
 
 from models.errors import Reject
 from models.monitor import PartitionMonitor, Rejected
@@ -32,7 +31,7 @@ from streams.settings import Settings
 from tests.faults import hostile
 from tests.faults.hostile_judge import Partition
 from tests.faults.hostile_mutator import Mutator
-from tests.integration.system import System, fresh, running
+from tests.integration.system import System, books, fresh, running
 
 NOW_MS = 1_764_000_000_123
 NOW = NOW_MS / 1_000
@@ -219,12 +218,11 @@ async def until_counted(system: System, judges: dict[int, Partition], variants: 
         await asyncio.sleep(0.3)
 
 
-async def results(system: System) -> tuple[float, Counter[str]]:
+async def results(system: System) -> tuple[int, Counter[str]]:
     """Records that the monitor has read, and their results."""
     _, text = await system.call(system.monitors[0], "GET", "/metrics")
-    families = {family.name: family.samples for family in text_string_to_metric_families(text)}
-    counts = Counter({sample.labels["result"]: int(sample.value) for sample in families["performance_monitor_events"] if sample.name.endswith("_total")})
-    return sum(sample.value for sample in families["performance_monitor_records_read"]), counts
+    read, counts = books(text)
+    return read.total(), counts
 
 
 def command(system: System, *arguments: str) -> list[dict[str, Any]]:

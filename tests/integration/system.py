@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import aiohttp
 import psycopg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from prometheus_client.parser import text_string_to_metric_families
 from psycopg.rows import dict_row
 
 from streams.settings import Settings
@@ -216,6 +218,16 @@ async def running(settings: Settings, home: Path, monitors: int = 1, **environme
         yield system
     finally:
         await system.stop()
+
+
+def books(metrics: str) -> tuple[Counter[str], Counter[str]]:
+    """Return how many records of each topic a monitor has read, and what became of them, off its ``/metrics``."""
+    samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
+
+    def counts(name: str, label: str) -> Counter[str]:
+        return +Counter({sample.labels[label]: int(sample.value) for sample in samples if sample.name == name})
+
+    return counts("performance_monitor_records_read_total", "topic"), counts("performance_monitor_events_total", "result")
 
 
 def fresh(name: str) -> str:

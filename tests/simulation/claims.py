@@ -60,11 +60,6 @@ class Run:
         self.diary.append((at, what))
 
 
-def restored(life: Life) -> int:
-    """How many wait that an earlier process has read."""
-    return sum(waiter.restored and not waiter.gone for monitor in life.monitors for waiters in monitor.waiting._by_variant.values() for waiter in waiters)
-
-
 def pin(run: Run) -> None:
     """Note what has been made durable of each end, for it may only be told word for word from now on."""
     for partition in {tp.partition for tp in run.history.records}:

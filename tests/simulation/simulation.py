@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from models.session import Result
 from streams.changelog import Overtaken
 from tests.simulation.broker import Broker
-from tests.simulation.claims import Run, Violation, check_accounts, check_forgotten, check_rest, check_told, check_written_again, claim, pin, restored
+from tests.simulation.claims import Run, Violation, check_accounts, check_forgotten, check_rest, check_told, check_written_again, claim, pin
 from tests.simulation.dice import Dice
 from tests.simulation.history import DAY, SECOND, Shape
 from tests.simulation.oracle import judge
@@ -244,4 +244,4 @@ def _note(run: Run, life: Life) -> None:
     run.redelivered += life.tally.results[Result.REDELIVERED]
     run.unacknowledged += life.log.failed
     run.strays += life.log.strayed
-    run.restored += restored(life)
+    run.restored += life.restored_waiting

@@ -329,8 +329,12 @@ class Life:
     @property
     def own_waiting(self) -> int:
         """How many records wait that it has read itself."""
-        restored = (waiter.restored and not waiter.gone for monitor in self.monitors for waiters in monitor.waiting._by_variant.values() for waiter in waiters)
-        return sum(monitor.waiting.count for monitor in self.monitors) - sum(restored)
+        return sum(monitor.waiting.count for monitor in self.monitors) - self.restored_waiting
+
+    @property
+    def restored_waiting(self) -> int:
+        """How many records wait that an earlier process has read."""
+        return sum(waiter.restored and not waiter.gone for monitor in self.monitors for waiters in monitor.waiting._by_variant.values() for waiter in waiters)
 
     @property
     def has_to_flush(self) -> bool:
