@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from models.arrival import Arrival, Resolved
 from models.events import Interaction, Posting, Stop
 from models.moments import MINUTE, SECOND
 from models.policy import STOP_REASON
@@ -69,7 +72,9 @@ class PartitionMonitor:
             before records without ``post_id`` are folded again. Source: contract, section 3.1.
         active_count: How many sessions have no end.
         untold: Those, and the ones whose end nobody may know of yet (``Session.told_end``): what is shown as active. Most sessions held are of the day that is past.
-        resolved: Results that waiting records got in the end, and whether an earlier process had read them.
+        resolved: How many waiting records got which result in the end, since ``take_resolved``.
+        at_once: So many waiting interactions get into a new session with its post; with more it stays ``arriving``.
+        arriving: A session that has not got all of its waiting interactions. Until ``go_on_arriving`` has brought it in nothing else may be folded, ticked or pushed out.
     """
 
     partition: int
@@ -86,14 +91,16 @@ class PartitionMonitor:
     wants_flush: bool = False
     active_count: int = 0
     untold: set[Session] = field(default_factory=set)
-    resolved: list[tuple[Result, bool]] = field(default_factory=list)
+    resolved: Counter[Resolved] = field(default_factory=Counter)
+    at_once: int = sys.maxsize
+    arriving: Arrival | None = None
     _deadlines: list[tuple[int, int, Session]] = field(default_factory=list)
     _ended: list[tuple[int, int, Session]] = field(default_factory=list)
 
     # -- records -----------------------------------------------------------------------------------------------------
 
     def post(self, posting: Posting, offset: int, append_us: int, key: bytes | None, value: bytes | None, now: int) -> Result:
-        """Fold one ``variant_posted``: start its session, and apply the interactions that waited for it, in order of arrival."""
+        """Fold one ``variant_posted``: start its session, with the interactions that waited for it, in order of arrival; then look at ``arriving``."""
         known = self.sessions.find(posting.variant_id, posting.post_id)
         if known is not None:
             return Result.REDELIVERED if offset <= known.posted_offset else Result.DUPLICATE
@@ -103,13 +110,28 @@ class PartitionMonitor:
         if append_us > session.forget_at:
             self.emissions.append(Rejected(self.posted_topic, offset, append_us, key, value, "posted more than a day after its own deadline"))
             return Result.DEAD_LETTER
-        self.wants_flush = self.wants_flush or any(session.shares_moments_with(sibling) for sibling in siblings)
+        arriving = Arrival(session, self.waiting.find(posting.variant_id, lambda waiter: _belongs(waiter.event, session)))
+        self.arriving = None if self._has_arrived(arriving, now) else arriving
+        return Result.COUNTED
+
+    def go_on_arriving(self, now: int) -> None:
+        """Give the session that is ``arriving`` the next ``at_once`` of its waiting interactions; after the last it is like any other."""
+        if self.arriving is not None and self._has_arrived(self.arriving, now):
+            self.arriving = None
+
+    def _has_arrived(self, arriving: Arrival, now: int) -> bool:
+        session = arriving.session
+        if not arriving.apply(self.at_once, self.interaction_topic, self.partition, now, self.limits.grace):
+            return False
+        self.waiting.remove(arriving.waiters)
+        self.resolved.update(arriving.resolved)
+        self.wants_flush = self.wants_flush or any(session.shares_moments_with(sibling) for sibling in self.sessions.of(session.variant_id))
         self._keep(session)
         self.note_change(session)
         self.emissions.append(Started(session))
-        for waiter in self.waiting.take(posting.variant_id, lambda waiter: _belongs(waiter.event, session)):
-            self.resolved.append((self._count(session, waiter.event, waiter.offset, waiter.append_us, now), waiter.restored))
-        return Result.COUNTED
+        if session.end is not None:
+            self.emissions.append(Ended(session))
+        return True
 
     def interact(self, event: Interaction, offset: int, append_us: int, key: bytes | None, value: bytes | None, now: int) -> Result:
         """Fold one ``interaction``. ``key`` and ``value`` are the record's, as they came; moments in microseconds."""
@@ -162,11 +184,12 @@ class PartitionMonitor:
                 self._finish(session, End(Outcome.TIMED_OUT, session.policy.timeout_reason, session.deadline, now, None, "expired"))
                 done += 1
         for waiter in self.waiting.expired(read_through):
-            self._give_up(waiter)
+            if waiter is not None:
+                self._give_up(waiter)
             done += 1
             if done >= limit:
                 break
-        return done >= limit
+        return self.waiting.sweep(limit) or done >= limit
 
     def forget(self, committed_through: int, limit: int = 1_000) -> bool:
         """Drop ended sessions that nothing can refer to any more.
@@ -207,9 +230,9 @@ class PartitionMonitor:
         emissions, self.emissions = self.emissions, []
         return emissions
 
-    def take_resolved(self) -> list[tuple[Result, bool]]:
-        """Return the results that waiting records have got, and forget them."""
-        resolved, self.resolved = self.resolved, []
+    def take_resolved(self) -> Counter[Resolved]:
+        """Return how many waiting records have got which result, and forget it."""
+        resolved, self.resolved = self.resolved, Counter()
         return resolved
 
     def take_changes(self) -> tuple[list[Session], list[Session]]:
@@ -297,9 +320,9 @@ class PartitionMonitor:
         siblings = self.sessions.of(waiter.event.variant_id)
         if siblings and waiter.event.post_id is None:
             earliest = min(session.posted_at for session in siblings)
-            self.resolved.append((Result.EARLY if waiter.event.occurred_at < earliest else Result.LATE, waiter.restored))
+            self.resolved[Result.EARLY if waiter.event.occurred_at < earliest else Result.LATE, waiter.restored] += 1
             return
-        self.resolved.append((Result.DEAD_LETTER, waiter.restored))
+        self.resolved[Result.DEAD_LETTER, waiter.restored] += 1
         self.emissions.append(Rejected(self.interaction_topic, waiter.offset, waiter.append_us, waiter.key, waiter.value, "no post"))
 
 

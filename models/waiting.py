@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from models.events import Interaction
@@ -11,6 +11,8 @@ from models.events import Interaction
 FOREVER = 2**63
 SWEPT_AT_ONCE = 4
 """Entries that are looked at for each waiter that goes, while most have gone: so at most four times as many are held as wait."""
+SWEPT_IN_ONE_TURN = 1_000
+"""Entries that are looked at for many that go together; the others are left to later calls."""
 SEGMENT_BYTES = 256 * 1024
 """Most bytes of keys and values in one segment, the first of which may be larger: Kafka takes records of up to 1 MiB."""
 
@@ -90,22 +92,41 @@ class Waiting:
 
     def take(self, variant_id: str, wanted: Callable[[Waiter], bool]) -> list[Waiter]:
         """Remove and return the variant's waiters that are ``wanted``, in order of arrival."""
-        taken = sorted((waiter for waiter in self.of(variant_id) if wanted(waiter)), key=_arrival)  # one that was delivered again came last
-        for waiter in taken:
-            self._remove(waiter)
+        taken = self.find(variant_id, wanted)
+        self.remove(taken)
         return taken
 
-    def expired(self, read_through: int) -> Iterator[Waiter]:
-        """Remove and yield those whose wait is over once all appended before ``read_through`` has been read, oldest first."""
+    def find(self, variant_id: str, wanted: Callable[[Waiter], bool]) -> list[Waiter]:
+        """Return the variant's waiters that are ``wanted``, in order of arrival."""
+        return sorted((waiter for waiter in self.of(variant_id) if wanted(waiter)), key=_arrival)  # one that was delivered again came last
+
+    def remove(self, waiters: Sequence[Waiter]) -> None:
+        """Remove waiters that are here. Of very many some of what they take is left to ``sweep``."""
+        for waiter in waiters:
+            waiter.gone = True
+            variant_id = waiter.event.variant_id
+            if waiter.segment is not None:
+                self._changed[variant_id, waiter.segment] = None
+            there = self._by_variant[variant_id]
+            del there[waiter]
+            if not there:
+                del self._by_variant[variant_id]
+        self.count -= len(waiters)
+        self.sweep(min(SWEPT_AT_ONCE * len(waiters), SWEPT_IN_ONE_TURN))
+
+    def expired(self, read_through: int) -> Iterator[Waiter | None]:
+        """Remove and yield those whose wait is over once all appended before ``read_through`` has been read, oldest first; None for each that had gone before."""
         while (due := self._first()) and (due[0][2].gone or due[0][0] <= read_through):
             waiter = heapq.heappop(due)[2]
-            if not waiter.gone:
-                self._remove(waiter)
+            if waiter.gone:
+                yield None
+            else:
+                self.remove((waiter,))
                 yield waiter
 
     def pushed_out(self) -> Waiter | None:
         """Remove and return the one whose wait would end first, to make room; None if none waits."""
-        return next(self.expired(FOREVER), None)
+        return next((waiter for waiter in self.expired(FOREVER) if waiter is not None), None)
 
     def _first(self) -> list[Due]:
         """Return the heap that begins with the wait that ends first; an empty one if nobody waits."""
@@ -113,28 +134,21 @@ class Waiting:
             return self._due if self._due[0][:2] <= self._unswept[0][:2] else self._unswept
         return self._due or self._unswept
 
-    def _remove(self, waiter: Waiter) -> None:
-        waiter.gone = True
-        self.count -= 1
-        variant_id = waiter.event.variant_id
-        if waiter.segment is not None:
-            self._changed[variant_id, waiter.segment] = None
-        waiters = self._by_variant[variant_id]
-        del waiters[waiter]
-        if not waiters:
-            del self._by_variant[variant_id]
-        self._sweep()
+    def sweep(self, steps: int = SWEPT_IN_ONE_TURN) -> bool:
+        """While most have gone, free some: a few at a time, for there may be a million. A heap that has lost its last entry is a heap still.
 
-    def _sweep(self) -> None:
-        """While most have gone, free some: a few at a time, for there may be a million. A heap that has lost its last entry is a heap still."""
-        for _ in range(SWEPT_AT_ONCE):
+        Returns:
+            True if there is more to free.
+        """
+        for _ in range(steps):
             if len(self._due) + len(self._unswept) <= 2 * self.count:
-                return
+                return False
             if not self._unswept:
                 self._due, self._unswept = self._unswept, self._due
             entry = self._unswept.pop()
             if not entry[2].gone:
                 heapq.heappush(self._due, entry)
+        return len(self._due) + len(self._unswept) > 2 * self.count
 
     def changed_segments(self) -> list[tuple[str, int, list[Waiter]]]:
         """Gather new waiters into segments; return (variant, segment, its waiters now) of each to write, or to delete if it is empty."""

@@ -19,7 +19,7 @@ from models.moments import SECOND
 from models.monitor import Limits, PartitionMonitor
 from streams.changelog import Changelog, Overtaken, claim
 from streams.origins import cut_short
-from streams.partition import PartitionWorker
+from streams.partition import WAITERS_AT_ONCE, PartitionWorker
 from streams.ports import Tables, Topics
 from streams.readings import Reading, Readings
 from streams.restoring import changelogs_read_back, restore
@@ -178,7 +178,9 @@ class Monitoring:
             own = {topic: TP(topic, partition) for topic in self._topics.sources}
             readings = Readings({topic: Reading(tp, catch_up=ends[tp], next=max(committed.get(tp, 0), starts[tp])) for topic, tp in own.items()})
             position = readings[self._topics.interaction].next - 1
-            monitor = PartitionMonitor(partition, self._limits, self._topics.interaction, self._topics.monitoring_control, self._topics.variant_posted, position=position)
+            monitor = PartitionMonitor(
+                partition, self._limits, self._topics.interaction, self._topics.monitoring_control, self._topics.variant_posted, position=position, at_once=WAITERS_AT_ONCE
+            )
             unused = await restore(monitor, changelogs)
             if generation != self._generation:
                 return False

@@ -15,7 +15,6 @@ A crash anywhere leaves either nothing or a repetition with the same ids.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -39,6 +38,8 @@ SLICE, LARGEST_SLICE = 100, 500
 """Likewise values written to a table, or records sent: the end of a session waits for one slice of a flush at most, not for all of it."""
 SLICES = 50
 """More values than so many slices hold are cut into larger ones, up to the largest: each slice is acknowledged before the next is sent."""
+WAITERS_AT_ONCE = 300
+"""Waiting interactions that a new session gets before other work gets its turn, at 3 to 15 us each: there may be a million."""
 PUSHED_OUT_AT_ONCE = 1_000
 """Waiting interactions that are given up before other work gets its turn."""
 
@@ -90,8 +91,10 @@ class PartitionWorker:
         fold = FOLDS[self._topics.sources.index(topic)]
         crash_point("after_read")
         async with self._folding:
-            for start in range(0, len(records), FOLD_SLICE):
-                part = records[start : start + FOLD_SLICE]
+            at = 0
+            while at < len(records):
+                part = records[at : at + self._fold_at_once(topic)]
+                at += len(part)
                 async with self._turn:
                     if self.is_closed:
                         return
@@ -99,6 +102,7 @@ class PartitionWorker:
                     self._observer.folded(topic, len(part), fold(self.monitor, topic, part, self._defaults, now))
                     self._follow(topic, part)
                     await asyncio.sleep(0)
+                await self._let_arrive()
             if self.is_closed:
                 return
             self._folded.append(done)
@@ -107,10 +111,28 @@ class PartitionWorker:
                 self.monitor.wants_flush = False
                 await asyncio.shield(self.flush())  # an agent may be cancelled; half a flush must not be followed by another
 
+    def _fold_at_once(self, topic: str) -> int:
+        """Return how many records to fold in one turn: a post that many wait for has to be the last."""
+        return 1 if topic == self._topics.variant_posted and self.monitor.waiting.count > self.monitor.at_once else FOLD_SLICE
+
+    async def _let_arrive(self) -> None:
+        """Bring in the session that is arriving, if one is; other work gets its turn in between."""
+        while self.monitor.arriving is not None and not self.is_closed:
+            async with self._turn:
+                if not self.is_closed:
+                    self.monitor.go_on_arriving(self._clock())
+                    self._follow()
+                    await asyncio.sleep(0)
+
+    @property
+    def _is_unmoved(self) -> bool:
+        """Whether nothing but what is folded may touch the monitor now."""
+        return self.is_closed or self.monitor.arriving is not None
+
     async def tick(self, read_through: int, committed_through: int) -> None:
-        """Do what is due; arguments as in ``PartitionMonitor.tick`` and ``forget``."""
+        """Do what is due; arguments as in ``PartitionMonitor.tick`` and ``forget``. Nothing while a session is arriving: the next look will do."""
         more = True
-        while more and not self.is_closed:
+        while more and not self._is_unmoved:
             more = self.monitor.tick(read_through, self._clock()) | self.monitor.forget(committed_through)
             self._follow()
             await asyncio.sleep(0)
@@ -123,7 +145,7 @@ class PartitionWorker:
 
     async def push_out(self, count: int) -> None:
         """Give up ``count`` waiting interactions, to make room; other work gets its turn in between."""
-        while count > 0 and not self.is_closed:
+        while count > 0 and not self._is_unmoved:
             self.monitor.push_out(min(count, PUSHED_OUT_AT_ONCE))
             self._follow()
             count -= PUSHED_OUT_AT_ONCE
@@ -139,7 +161,7 @@ class PartitionWorker:
         self._announce([emission for emission in self.monitor.take_emissions() if not isinstance(emission, Rejected)], durable=True)
 
     def _follow(self, topic: str = "", folded: Sequence[Incoming] = ()) -> None:
-        for (result, restored), count in Counter(self.monitor.take_resolved()).items():
+        for (result, restored), count in self.monitor.take_resolved().items():
             self._observer.resolved(result, count, restored=restored)
         emissions = self.monitor.take_emissions()
         if not emissions:

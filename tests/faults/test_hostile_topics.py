@@ -90,7 +90,7 @@ class Folding:
         """Compare what has counted in the end."""
         assert self.wrong[:5] == []
         assert self.results == self.expected
-        assert Counter(result.value for result, _ in self.monitor.take_resolved()) == Counter(self.judge.late_results)
+        assert Counter(result.value for result, _ in self.monitor.take_resolved().elements()) == Counter(self.judge.late_results)
         counts = {(session.variant_id, session.post_id): session.counts.by_kind() for session in self.monitor.sessions}
         assert counts == {name: session.counts for name, session in self.judge.sessions.items()}
 

@@ -49,8 +49,12 @@ def small_numbers() -> Iterator[pytest.MonkeyPatch]:
     """Let event ids and waiting interactions fill segments as in a session a hundred times as large, flushes and compaction come soon."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "TAIL", 4)
+        patch.setattr(duplicates, "FEW", 6)
+        patch.setattr(duplicates, "FEWER", 2)
         patch.setattr(duplicates, "SEGMENT_LIMIT", 8)
         patch.setattr(waiting, "SEGMENT_BYTES", 500)
+        patch.setattr(waiting, "SWEPT_IN_ONE_TURN", 3)
+        patch.setattr(streams.monitoring, "WAITERS_AT_ONCE", 2)
         patch.setattr(streams.monitoring, "LONGEST_FLUSH_PAUSE", FLUSH_PAUSE)
         patch.setattr(streams.monitoring, "CHANGELOG_LOOK_SECONDS", CHANGELOG_LOOK)
         patch.setattr(streams.restoring, "COMPACTION_LAG_MS", COMPACTION_LAG // 1_000)

@@ -193,7 +193,7 @@ def test_an_event_id_counts_once_among_few_and_among_many() -> None:
     made = monitor()
     ids = [str(number) for number in range(3 * FEW)]
     assert fold(made, *(seen(offset, event_id=name) for offset, name in enumerate(ids))) == {Result.COUNTED: len(ids)}
-    assert fold(made, *(seen(100 + offset, event_id=name) for offset, name in enumerate(ids))) == {Result.DUPLICATE: len(ids)}
+    assert fold(made, *(seen(1_000 + offset, event_id=name) for offset, name in enumerate(ids))) == {Result.DUPLICATE: len(ids)}
 
 
 def test_each_session_that_changes_is_written_once() -> None:

@@ -100,12 +100,38 @@ def test_early_events_wait_and_count_as_if_the_post_had_come_first() -> None:
         see(monitor, 3)
     assert waiting.waiting.count == 4
     post(waiting, policy)
-    assert [result for result, _ in waiting.take_resolved()] == [Result.COUNTED, Result.COUNTED, Result.COUNTED, Result.AFTER_END]
+    assert waiting.take_resolved() == {(Result.COUNTED, False): 3, (Result.AFTER_END, False): 1}
     assert session(waiting).end == session(ready).end
     assert session(waiting).end.origin.offset == 2  # type: ignore[union-attr]
     assert session(waiting).counts.by_kind() == session(ready).counts.by_kind()
     assert waiting.waiting.count == 0
     assert kinds(waiting) == ["Started", "Ended"]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 5])
+def test_a_session_with_much_to_count_comes_in_part_by_part(at_once: int) -> None:
+    """Nobody sees it, and all go on waiting, until it has got all; then it is as if it had got them at once."""
+    slow, quick = PartitionMonitor(0, at_once=at_once), PartitionMonitor(0)
+    for monitor in (slow, quick):
+        for offset in range(4):
+            see(monitor, offset, kind="like", count=1 if offset < 2 else 0)
+        see(monitor, 4, count=400)
+        see(monitor, 5)
+        see(monitor, 6, T + 20 * MINUTE, appended=T)
+        assert post(monitor, posting(min_interactions=2)) is Result.COUNTED
+    turns = 0
+    while slow.arriving is not None:
+        assert (slow.waiting.count, len(slow.sessions), slow.take_emissions(), slow.take_resolved(), slow.take_changes()) == (7, 0, [], {}, ([], []))
+        slow.go_on_arriving(NOW)
+        turns += 1
+    assert turns == (6 // at_once)
+    assert slow.take_resolved() == quick.take_resolved()
+    assert (session(slow).end, session(slow).counts.by_kind(), session(slow).applied) == (session(quick).end, session(quick).counts.by_kind(), session(quick).applied)
+    assert session(slow).end.origin.offset == 4  # type: ignore[union-attr]
+    assert kinds(slow) == kinds(quick) == ["Started", "Ended"]
+    assert (slow.active_count, slow.waiting.count) == (quick.active_count, quick.waiting.count) == (0, 0)
+    assert slow.take_changes() == ([session(slow)], [])
+    assert [see(slow, offset) for offset in (3, 7)] == [Result.REDELIVERED, Result.AFTER_END]
 
 
 def test_an_event_waits_for_ten_minutes() -> None:
@@ -116,7 +142,7 @@ def test_an_event_waits_for_ten_minutes() -> None:
     assert monitor.waiting.count == 1
     monitor.tick(T + 10 * MINUTE, NOW)
     assert monitor.take_emissions() == [Rejected("interaction", 0, T, b"v", b"seen", "no post")]
-    assert monitor.take_resolved() == [(Result.DEAD_LETTER, False)]
+    assert monitor.take_resolved() == {(Result.DEAD_LETTER, False): 1}
     monitor.tick(T + DAY, NOW)
     assert monitor.take_emissions() == []
 
@@ -152,7 +178,7 @@ def test_without_post_id_and_outside_of_every_window_it_is_early_or_late() -> No
     assert see(monitor, 0, T - 1, None) is Result.WAITING
     assert see(monitor, 1, DEADLINE, None) is Result.WAITING
     monitor.tick(DEADLINE + 10 * MINUTE, NOW)
-    assert monitor.take_resolved() == [(Result.EARLY, False), (Result.LATE, False)]
+    assert monitor.take_resolved() == {(Result.EARLY, False): 1, (Result.LATE, False): 1}
     assert kinds(monitor) == ["Started", "Ended"]
 
 
@@ -392,7 +418,7 @@ def test_a_waiter_that_is_durable_is_not_let_in_again() -> None:
     again = restored(waiters=(restored_waiter(4),), position=4)
     assert see(again, 4) is Result.REDELIVERED
     post(again, posting())
-    assert again.take_resolved() == [(Result.COUNTED, True)]
+    assert again.take_resolved() == {(Result.COUNTED, True): 1}
     assert see(again, 4) is Result.REDELIVERED
     assert session(again).counts.views == 1
 

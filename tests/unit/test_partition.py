@@ -191,6 +191,50 @@ async def test_other_work_gets_its_turn_after_each_slice_of_any_partition() -> N
     assert len(set(folded)) == 6
 
 
+async def arriving(monitor: PartitionMonitor, world: World) -> asyncio.Task[Chunk]:
+    """Let a post come that twenty interactions wait for, and the next post of the same variant."""
+    await world.fold("interaction", *[see(), see(post_id="r")] * 10)
+    await world.worker.flush()
+    folding = asyncio.create_task(world.fold("variant_posted", post(), post("r")))
+    while monitor.arriving is None:
+        await asyncio.sleep(0)
+    return folding
+
+
+async def test_a_session_that_much_waited_for_lets_other_work_have_its_turn() -> None:
+    """A million may wait. What comes behind it comes after it; time stands still for its partition meanwhile, or it would pass what it waits for."""
+    monitor = PartitionMonitor(0, Limits(grace=0), at_once=2)
+    world = World(monitor)
+    folding = await arriving(monitor, world)
+    turns = 0
+    while not folding.done():
+        if monitor.arriving is not None:
+            await world.worker.tick(2**62, 0)
+            await world.worker.push_out(100)
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 2 * (10 // 2 - 1)
+    assert monitor.waiting.count == 0
+    assert [session.counts.views for session in monitor.sessions] == [10, 10]
+    assert [seen for name, seen in world.seen if name == "resolved"] == [("counted", 10, False)] * 2
+    await world.worker.tick(2**62, 0)
+    assert [session.end is not None for session in monitor.sessions] == [True, True]
+
+
+async def test_who_is_stopped_while_a_session_arrives_leaves_it_to_the_next() -> None:
+    """All of it still waits there, and its post is not done."""
+    monitor = PartitionMonitor(0, Limits(grace=0), at_once=2)
+    world = World(monitor)
+    folding = await arriving(monitor, world)
+    sent = len(world.log.sent)
+    await world.worker.flush()
+    world.worker.close()
+    chunk = await folding
+    await world.worker.flush()
+    assert (chunk.is_done, monitor.waiting.count, len(monitor.sessions)) == (False, 20, 0)
+    assert len(world.log.sent) == sent
+
+
 async def test_ends_that_come_while_one_becomes_durable_do_so_together() -> None:
     """In one more write, so that ten kills take no longer than two."""
     world = World()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
+from itertools import pairwise
 from random import Random
 
 import pytest
 
 from models.events import Interaction
-from models.waiting import SEGMENT_BYTES, Waiter, Waiting
+from models.waiting import SEGMENT_BYTES, SWEPT_IN_ONE_TURN, Waiter, Waiting
 
 
 def waiter(offset: int, variant: str = "v", until: int = 100, size: int = 10, *, segment: int | None = None) -> Waiter:
@@ -25,8 +27,8 @@ def everyone(_waiter: Waiter) -> bool:
     return True
 
 
-def offsets(waiters: list[Waiter]) -> list[int]:
-    return [waiter.offset for waiter in waiters]
+def offsets(waiters: Iterable[Waiter | None]) -> list[int]:
+    return [waiter.offset for waiter in waiters if waiter is not None]
 
 
 def changes(waiting: Waiting) -> dict[tuple[str, int], list[int]]:
@@ -82,7 +84,23 @@ def test_who_has_gone_is_not_held_behind_one_that_waits(variant: str) -> None:
     assert len(taken) == 98
     assert sum(ref() is not None for ref in taken) <= 2 * waiting.count == 6
     waiting.add(waiter(101, until=150))
-    assert offsets(list(waiting.expired(200))) == [0, 101, 1, 2]
+    assert offsets(waiting.expired(200)) == [0, 101, 1, 2]
+
+
+def test_what_very_many_leave_behind_is_freed_bit_by_bit() -> None:
+    """Each step is bounded, and the last leaves no more than twice what waits."""
+    waiting = Waiting()
+    for offset in range(10 * SWEPT_IN_ONE_TURN):
+        waiting.add(waiter(offset))
+    waiting.add(waiter(-1, "w"))
+    waiting.remove(waiting.find("v", everyone))
+    held = [len(waiting._due) + len(waiting._unswept)]
+    while waiting.sweep():
+        held.append(len(waiting._due) + len(waiting._unswept))
+    assert waiting.count == 1
+    assert len(waiting._due) + len(waiting._unswept) == 2
+    assert max(before - after for before, after in pairwise(held)) <= SWEPT_IN_ONE_TURN
+    assert offsets(waiting.expired(1_000)) == [-1]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -100,11 +118,11 @@ def test_who_stays_leaves_in_order_whoever_has_gone(seed: int) -> None:
             assert len(waiting._due) + len(waiting._unswept) <= 4 * waiting.count + 10
         if dice.random() < 0.05:
             over = sorted((until, one) for one, until in there.items() if until <= offset)
-            assert offsets(list(waiting.expired(offset))) == [one for _, one in over]
+            assert offsets(waiting.expired(offset)) == [one for _, one in over]
             for _, one in over:
                 del there[one]
     assert waiting.count == len(there) < most
-    assert offsets(list(waiting.expired(4_000))) == [one for _, one in sorted((until, one) for one, until in there.items())]
+    assert offsets(waiting.expired(4_000)) == [one for _, one in sorted((until, one) for one, until in there.items())]
 
 
 def test_a_flush_writes_each_variants_new_ones_once() -> None:
