@@ -16,14 +16,14 @@ SEGMENT_LIMIT = 8_192
 WIDTH = 8
 """Bytes of a hash."""
 FEW = 64
-"""Up to so many ids are searched in their packed form, which is as quick as a set of them: that takes 90 to 170 bytes for each, and most sessions never have more."""
+"""Up to so many ids in segments, and as many in the tail, are searched as packed as they are: as quick as a set, which takes 90 to 170 bytes for each. Few sessions have more."""
 FEWER = 8
 """Up to so many numbers are compared sooner than packed."""
 _ORDER: Literal["little", "big"] = sys.byteorder  # of ``array.tobytes``
 
 
 class EventIds:
-    """The last event ids of one session, as 64-bit hashes: a set to ask, and segments to persist.
+    """The last event ids of one session, as 64-bit hashes: segments to persist, and a set to ask once they are many.
 
     Attributes:
         tail: Hashes that no segment holds yet, oldest first.
@@ -59,7 +59,8 @@ class EventIds:
                 if _holds(segment, value.to_bytes(WIDTH, _ORDER)):
                     return False
             if len(tail) == FEW:
-                self.known = self._all() | {value}
+                self.known = self._all()
+                self.known.add(value)
         elif value in known:
             return False
         else:

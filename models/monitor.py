@@ -111,15 +111,16 @@ class PartitionMonitor:
             self.emissions.append(Rejected(self.posted_topic, offset, append_us, key, value, "posted more than a day after its own deadline"))
             return Result.DEAD_LETTER
         arriving = Arrival(session, self.waiting.find(posting.variant_id, lambda waiter: _belongs(waiter.event, session)))
-        self.arriving = None if self._has_arrived(arriving, now) else arriving
+        self.arriving = None if self._advance(arriving, now) else arriving
         return Result.COUNTED
 
     def go_on_arriving(self, now: int) -> None:
         """Give the session that is ``arriving`` the next ``at_once`` of its waiting interactions; after the last it is like any other."""
-        if self.arriving is not None and self._has_arrived(self.arriving, now):
+        if self.arriving is not None and self._advance(self.arriving, now):
             self.arriving = None
 
-    def _has_arrived(self, arriving: Arrival, now: int) -> bool:
+    def _advance(self, arriving: Arrival, now: int) -> bool:
+        """Apply the next part; once all are applied take the session in, tell of it, and return True."""
         session = arriving.session
         if not arriving.apply(self.at_once, self.interaction_topic, self.partition, now, self.limits.grace):
             return False
@@ -172,7 +173,7 @@ class PartitionMonitor:
         Args:
             read_through: Microseconds since the epoch, on the broker's clock.
             now: Wall clock.
-            limit: Most things to do in this call.
+            limit: Most deadlines, and then most waiting records, to look at in this call.
 
         Returns:
             True if there may be more to do: call again.
@@ -279,7 +280,7 @@ class PartitionMonitor:
             self.waiting.add(waiter)
             # Whoever was to have it has taken it: its segment is deleted only after the session's state is written.
             if any(_belongs(waiter.event, session) for session in self.sessions.of(waiter.event.variant_id)):
-                self.waiting.take(waiter.event.variant_id, lambda other, this=waiter: other is this)  # type: ignore[misc]
+                self.waiting.remove((waiter,))
 
     def _keep(self, session: Session) -> None:
         self.sessions.add(session)

@@ -10,9 +10,9 @@ from models.events import Interaction
 
 FOREVER = 2**63
 SWEPT_AT_ONCE = 4
-"""Entries that are looked at for each waiter that goes, while most have gone: so at most four times as many are held as wait."""
+"""Entries that are looked at for each waiter that comes or goes, while most have gone: so at most four times as many are held as wait."""
 SWEPT_IN_ONE_TURN = 1_000
-"""Entries that are looked at for many that go together; the others are left to later calls."""
+"""Entries that are looked at when many go together: then more are held for a while."""
 SEGMENT_BYTES = 256 * 1024
 """Most bytes of keys and values in one segment, the first of which may be larger: Kafka takes records of up to 1 MiB."""
 
@@ -74,6 +74,7 @@ class Waiting:
             self._segments.setdefault((variant_id, waiter.segment), []).append(waiter)
         if waiter.restored:
             self._restored.add(waiter.offset)
+        self.sweep(SWEPT_AT_ONCE)
 
     def leave_out(self, waiter: Waiter) -> None:
         """Do not take in a waiter that an earlier process had made durable: its segment is written without it."""
@@ -90,18 +91,16 @@ class Waiting:
         """Yield the variant's waiters in order of arrival."""
         return iter(self._by_variant.get(variant_id, ()))
 
-    def take(self, variant_id: str, wanted: Callable[[Waiter], bool]) -> list[Waiter]:
-        """Remove and return the variant's waiters that are ``wanted``, in order of arrival."""
-        taken = self.find(variant_id, wanted)
-        self.remove(taken)
-        return taken
+    def count_of(self, variant_id: str) -> int:
+        """Return how many wait for the variant."""
+        return len(self._by_variant.get(variant_id, ()))
 
     def find(self, variant_id: str, wanted: Callable[[Waiter], bool]) -> list[Waiter]:
         """Return the variant's waiters that are ``wanted``, in order of arrival."""
         return sorted((waiter for waiter in self.of(variant_id) if wanted(waiter)), key=_arrival)  # one that was delivered again came last
 
     def remove(self, waiters: Sequence[Waiter]) -> None:
-        """Remove waiters that are here. Of very many some of what they take is left to ``sweep``."""
+        """Remove waiters that are here; some of the memory of very many is left to ``sweep``."""
         for waiter in waiters:
             waiter.gone = True
             variant_id = waiter.event.variant_id

@@ -109,11 +109,11 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
 
 
 def _add_agent(app: faust.App, topic: str, partitions: int, monitoring: Monitoring) -> None:
-    async def fold_chunks(stream: faust.StreamT) -> None:
+    async def hand_over(stream: faust.StreamT) -> None:
         async for event in stream.noack().events():
-            await monitoring.fold(event.value)
+            monitoring.take(event.value)
 
-    app.agent(source_topic(app, topic, partitions), name=f"fold_{topic}")(fold_chunks)
+    app.agent(source_topic(app, topic, partitions), name=f"fold_{topic}")(hand_over)
 
 
 def _connect(

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import faust
@@ -18,6 +19,7 @@ from models.errors import Stop
 from models.moments import SECOND
 from models.monitor import Limits, PartitionMonitor
 from streams.changelog import Changelog, Overtaken, claim
+from streams.lane import Lane
 from streams.origins import cut_short
 from streams.partition import WAITERS_AT_ONCE, PartitionWorker
 from streams.ports import Tables, Topics
@@ -65,6 +67,12 @@ class Owned:
 
     worker: PartitionWorker
     readings: Readings
+    lanes: dict[str, Lane] = field(default_factory=dict)  # by topic
+
+    def close_lanes(self) -> None:
+        """Fold nothing more. What has been folded of a chunk without its end is passed over when that is delivered again."""
+        for lane in self.lanes.values():
+            lane.close()
 
 
 class Monitoring:
@@ -117,6 +125,8 @@ class Monitoring:
         Gives up after ``LEAVE_SECONDS``, when Kafka is away: what is not durable is done again after the next start.
         """
         self._stopping.set()
+        for owned in self._owned.values():
+            owned.close_lanes()
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
                 if self._tasks:
@@ -132,6 +142,7 @@ class Monitoring:
         self._generation += 1
         for owned in self._owned.values():
             owned.worker.close()
+            owned.close_lanes()
         self._owned.clear()
         for changelog in self._changelogs:
             changelog.is_let_go = True
@@ -217,15 +228,20 @@ class Monitoring:
             owned.readings[chunk.tp.topic].unfolded += 1
             self._underway.fetched(chunk)
 
-    async def fold(self, chunk: Chunk) -> None:
-        """Fold a chunk. Never raises: what goes wrong here stops the worker, for no later record may pass it."""
-        owned = self._owned.get(chunk.tp.partition)
-        if owned is None:
+    def take(self, chunk: Chunk) -> None:
+        """Take a chunk from its agent, to be folded after those of its topic and partition before it, and beside all others.
+
+        What goes wrong then stops the worker, for no later record may pass it.
+        """
+        owned, topic = self._owned.get(chunk.tp.partition), chunk.tp.topic
+        if owned is None or self._stopping.is_set():
             return
-        with self._underway.arrived(chunk) as lost:
-            if lost is not None:
-                self._fail(_lost(lost))
-            await self._fold(owned, chunk)
+        lost = self._underway.arrived(chunk)
+        if lost is not None:
+            self._fail(_lost(lost))
+        if topic not in owned.lanes:
+            owned.lanes[topic] = Lane(partial(self._fold, owned))
+        owned.lanes[topic].put(chunk)
 
     async def _fold(self, owned: Owned, chunk: Chunk) -> None:
         try:
@@ -234,9 +250,6 @@ class Monitoring:
             records, chunk.records = chunk.records, []
             await owned.worker.fold(chunk.tp.topic, records, chunk)
             owned.readings[chunk.tp.topic].folded(chunk.span.last)
-        except asyncio.CancelledError:
-            if not owned.worker.is_closed:
-                raise
         except Exception as error:  # noqa: BLE001 - handed to whoever stops the worker
             self._fail(error)
 

@@ -93,7 +93,8 @@ class PartitionWorker:
         async with self._folding:
             at = 0
             while at < len(records):
-                part = records[at : at + self._fold_at_once(topic)]
+                await self._let_arrive()
+                part = records[at : self._end_of_turn(topic, records, at)]
                 at += len(part)
                 async with self._turn:
                     if self.is_closed:
@@ -102,7 +103,7 @@ class PartitionWorker:
                     self._observer.folded(topic, len(part), fold(self.monitor, topic, part, self._defaults, now))
                     self._follow(topic, part)
                     await asyncio.sleep(0)
-                await self._let_arrive()
+            await self._let_arrive()
             if self.is_closed:
                 return
             self._folded.append(done)
@@ -111,9 +112,16 @@ class PartitionWorker:
                 self.monitor.wants_flush = False
                 await asyncio.shield(self.flush())  # an agent may be cancelled; half a flush must not be followed by another
 
-    def _fold_at_once(self, topic: str) -> int:
-        """Return how many records to fold in one turn: a post that many wait for has to be the last."""
-        return 1 if topic == self._topics.variant_posted and self.monitor.waiting.count > self.monitor.at_once else FOLD_SLICE
+    def _end_of_turn(self, topic: str, records: Sequence[Incoming], start: int) -> int:
+        """Return up to where to fold in one turn: not past posts that many wait for, since a session that is arriving has to be the last."""
+        end = min(start + FOLD_SLICE, len(records))
+        left = self.monitor.at_once
+        if topic == self._topics.variant_posted and self.monitor.waiting.count > left:
+            for at in range(start, end):
+                left -= self.monitor.waiting.count_of((records[at].key or b"").decode(errors="replace"))
+                if left < 0:
+                    return at + 1
+        return end
 
     async def _let_arrive(self) -> None:
         """Bring in the session that is arriving, if one is; other work gets its turn in between."""
@@ -144,7 +152,7 @@ class PartitionWorker:
                 changelog.look(ends[changelog.topic])
 
     async def push_out(self, count: int) -> None:
-        """Give up ``count`` waiting interactions, to make room; other work gets its turn in between."""
+        """Give up ``count`` waiting interactions, to make room; other work gets its turn in between. None while a session is arriving: it makes room itself."""
         while count > 0 and not self._is_unmoved:
             self.monitor.push_out(min(count, PUSHED_OUT_AT_ONCE))
             self._follow()

@@ -255,7 +255,7 @@ class Life:
 
     async def _agent(self, queue: asyncio.Queue[Chunk]) -> None:
         while True:
-            await self.monitoring.fold(await queue.get())
+            self.monitoring.take(await queue.get())
 
     async def _fetch(self, rebalances: int) -> None:
         rng, consumer, broker = self._rng, self.consumer, self._broker

@@ -15,7 +15,7 @@ from models.policy import Policy
 from models.session import Outcome, Result, Session
 from models.state import decode_session, decode_waiters, encode_session, encode_waiters, seal_event_ids
 from models.stop_request import StopRequest
-from models.waiting import Waiter
+from models.waiting import Waiter, Waiting
 
 T = 1_700_000_000_000_000
 DEADLINE = T + 10 * MINUTE
@@ -411,6 +411,15 @@ def test_a_waiter_that_is_delivered_again_keeps_its_place() -> None:
     post(again, posting())
     assert [see(again, offset) for offset in (2, 3, 4)] == [Result.COUNTED] * 3
     assert session(again).counts.views == 4
+
+
+def test_restored_waiters_that_have_been_taken_do_not_look_at_all_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of thousands may wait for another post of the same variant."""
+    first = PartitionMonitor(0, position=9)
+    post(first, posting())
+    monkeypatch.setattr(Waiting, "of", None)
+    again = restored(session(first), waiters=tuple(restored_waiter(offset) for offset in range(5)), position=9)
+    assert again.waiting.count == 0
 
 
 def test_a_waiter_that_is_durable_is_not_let_in_again() -> None:

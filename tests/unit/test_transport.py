@@ -206,8 +206,36 @@ async def test_a_chunk_that_comes_to_no_agent_stops_the_worker() -> None:
     lost, other = chunk(SEEN), chunk(TP(SEEN.topic, 1))
     made.fetched(lost)
     made.fetched(other)
-    await made.fold(other)
+    made.take(other)
     assert [str(error) for error in failed] == ["records of interaction[0] were fetched and never came to their agent"]
+
+
+async def test_a_partition_that_takes_long_keeps_no_other_one_waiting() -> None:
+    """An agent has the chunks of all partitions of its topic, one after the other, and only hands them over."""
+    made, _, _ = monitoring()
+    goes_on, folded = asyncio.Event(), list[int]()
+
+    def worker(partition: int) -> Any:
+        async def fold(*_: Any) -> None:
+            if partition == 0:
+                await goes_on.wait()
+            folded.append(partition)
+
+        return SimpleNamespace(fold=fold, is_closed=False, close=lambda: None)
+
+    for partition in range(2):
+        made._owned[partition] = Owned(worker(partition), nothing_read(partition))
+        made.fetched(one := chunk(TP(SEEN.topic, partition)))
+        made.take(one)
+    await asyncio.sleep(0.01)
+    assert folded == [1]
+    goes_on.set()
+    await asyncio.sleep(0.01)
+    assert folded == [1, 0]
+    made.let_go()
+    made.take(chunk(SEEN))
+    await asyncio.sleep(0.01)
+    assert folded == [1, 0]
 
 
 async def test_a_topic_that_ends_before_what_was_read_of_it_stops_a_monitor() -> None:
@@ -254,14 +282,14 @@ async def test_a_stop_waits_for_the_posts_that_are_there(*, goes_on: bool) -> No
     known.highwaters = highwaters  # type: ignore[attr-defined]
     readings["variant_posted"].next = 4
     chunk: Any = SimpleNamespace(tp=STOPS, records=[record(1)], span=SimpleNamespace(last=1))
-    task = asyncio.create_task(made.fold(chunk))
+    made.take(chunk)
     await asyncio.sleep(5 * ORDER_SECONDS)
     assert (folded, answers, chunk.records) == ([], [], [record(1)])
     if goes_on:
         readings["variant_posted"].next = 5
     else:
         worker.is_closed = True
-    await asyncio.wait_for(task, 5)
+    await asyncio.sleep(5 * ORDER_SECONDS)
     assert folded == (["monitoring_control"] if goes_on else [])
 
 

@@ -17,18 +17,13 @@ def chunk(tp: TP) -> Chunk:
     return Chunk(tp, [], ledger.hand_out(0, 0), ledger)
 
 
-def comes(underway: Underway, chunk: Chunk) -> TP | None:
-    with underway.arrived(chunk) as lost:
-        return lost
-
-
 def test_what_comes_in_order_is_not_lost() -> None:
     """Each topic has an order of its own."""
     underway = Underway()
     first, second, other = chunk(HERE), chunk(THERE), chunk(ELSEWHERE)
     for one in (first, second, other):
         underway.fetched(one)
-    assert [comes(underway, one) for one in (other, first, second)] == [None, None, None]
+    assert [underway.arrived(one) for one in (other, first, second)] == [None, None, None]
     assert [underway.look() for _ in range(2 * LOST_LOOKS)] == [None] * 2 * LOST_LOOKS
 
 
@@ -38,7 +33,7 @@ def test_one_that_is_passed_by_another_of_its_topic_is_lost() -> None:
     lost, later = chunk(HERE), chunk(THERE)
     underway.fetched(lost)
     underway.fetched(later)
-    assert comes(underway, later) == HERE
+    assert underway.arrived(later) == HERE
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["nothing else", "traffic on another topic"])
@@ -49,20 +44,9 @@ def test_one_that_does_not_come_is_lost_after_a_while(*, others: bool) -> None:
     for _ in range(LOST_LOOKS - 1):
         if others:
             underway.fetched(one := chunk(ELSEWHERE))
-            assert comes(underway, one) is None
+            assert underway.arrived(one) is None
         assert underway.look() is None
     assert underway.look() == HERE
-
-
-def test_one_that_waits_while_its_agent_works_is_not_lost() -> None:
-    """However long that takes: a stop may wait for posts, and another partition's chunk behind it."""
-    underway = Underway()
-    long, behind = chunk(HERE), chunk(THERE)
-    underway.fetched(long)
-    underway.fetched(behind)
-    with underway.arrived(long):
-        assert [underway.look() for _ in range(2 * LOST_LOOKS)] == [None] * 2 * LOST_LOOKS
-    assert comes(underway, behind) is None
 
 
 def test_with_the_assignment_all_is_forgotten() -> None:
@@ -72,5 +56,5 @@ def test_with_the_assignment_all_is_forgotten() -> None:
     underway.fetched(old)
     underway.forget()
     underway.fetched(new := chunk(HERE))
-    assert comes(underway, old) is None
-    assert comes(underway, new) is None
+    assert underway.arrived(old) is None
+    assert underway.arrived(new) is None
