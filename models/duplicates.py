@@ -32,12 +32,13 @@ class EventIds:
         known: All of them; None while at most ``FEW`` are in segments, and as many in the tail.
     """
 
-    __slots__ = ("first", "known", "segments", "tail")
+    __slots__ = ("_reported", "first", "known", "segments", "tail")
 
     def __init__(self, tail: Iterable[int] = (), first: int = 0, segments: Iterable[bytes] = ()) -> None:
         self.tail = array("Q", tail)  # a list of numbers takes five times as much
         self.first = first
         self.segments = tuple(segments)
+        self._reported = 0
         self.known: set[int] | None = None
         if len(self) > FEW:
             self.known = self._all()
@@ -67,6 +68,12 @@ class EventIds:
             known.add(value)
         self.tail.append(value)
         return True
+
+    def growth(self) -> int:
+        """Return how many more there are than at the last call."""
+        grown = len(self) - self._reported
+        self._reported += grown
+        return grown
 
     def packed_tail(self) -> bytes:
         """Return the hashes that no segment holds, 8 bytes each."""

@@ -72,6 +72,7 @@ class PartitionMonitor:
             before records without ``post_id`` are folded again. Source: contract, section 3.1.
         active_count: How many sessions have no end.
         untold: Those, and the ones whose end nobody may know of yet (``Session.told_end``): what is shown as active. Most sessions held are of the day that is past.
+        event_ids: How many of them active sessions remember, as of when their states were last taken to be written.
         resolved: How many waiting records got which result in the end, since ``take_resolved``.
         at_once: So many waiting interactions get into a new session with its post; with more it stays ``arriving``.
         arriving: A session that has not got all of its waiting interactions. Until ``go_on_arriving`` has brought it in nothing else may be folded, ticked or pushed out.
@@ -91,6 +92,7 @@ class PartitionMonitor:
     wants_flush: bool = False
     active_count: int = 0
     untold: set[Session] = field(default_factory=set)
+    event_ids: int = 0
     resolved: Counter[Resolved] = field(default_factory=Counter)
     at_once: int = sys.maxsize
     arriving: Arrival | None = None
@@ -284,6 +286,8 @@ class PartitionMonitor:
 
     def _keep(self, session: Session) -> None:
         self.sessions.add(session)
+        if session.event_ids is not None:
+            self.event_ids += session.event_ids.growth()
         if session.told_end is None:
             self.untold.add(session)
         if session.end is None:

@@ -65,10 +65,12 @@ class SegmentChanges:
     Attributes:
         written: (number, packed hashes) of new ones; they have to be durable before the state that counts on them.
         dropped: Numbers of those that may go once the state that no longer counts on them is durable.
+        growth: How many more event ids the session remembers than it did the last time; less than 0 if it has forgotten some.
     """
 
     written: list[tuple[int, bytes]]
     dropped: list[int]
+    growth: int = 0
 
 
 def seal_event_ids(session: Session) -> SegmentChanges:
@@ -78,8 +80,9 @@ def seal_event_ids(session: Session) -> SegmentChanges:
         return SegmentChanges([], [])
     if session.end is not None:
         session.event_ids = None
-        return SegmentChanges([], list(range(event_ids.first, event_ids.first + len(event_ids.segments))))
-    return SegmentChanges(*event_ids.seal())
+        grown = event_ids.growth() - len(event_ids)
+        return SegmentChanges([], list(range(event_ids.first, event_ids.first + len(event_ids.segments))), grown)
+    return SegmentChanges(*event_ids.seal(), event_ids.growth())
 
 
 def encode_session(session: Session) -> bytes:

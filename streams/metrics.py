@@ -47,6 +47,7 @@ class _Live(Collector):
         self.restored = restored
         self.waiting: Callable[[], int] = _nothing
         self.active: Callable[[], int] = _nothing
+        self.event_ids: Callable[[], int] = _nothing
         self.lag: Callable[[], Mapping[tuple[str, int], int]] = _no_lag
 
     def collect(self) -> Iterator[Metric]:
@@ -67,6 +68,7 @@ class _Live(Collector):
                 restored.add_metric([result.value], self.restored[result])
         yield restored
         yield GaugeMetricFamily(f"{_PREFIX}_sessions_active", "Sessions that this worker monitors now.", value=self.active())
+        yield GaugeMetricFamily(f"{_PREFIX}_event_ids", "Event ids that active sessions remember here, as of the last flush, in 12 to 170 bytes each.", value=self.event_ids())
         lag = GaugeMetricFamily(
             f"{_PREFIX}_consumer_lag", "Records between the last one that a monitor has folded, or a sink written, and the partition's end.", labels=["topic", "partition"]
         )
@@ -157,6 +159,10 @@ class Metrics:
         One that left with its partition stays among them: it was read here, and gets its result elsewhere.
         """
         self._live.waiting = waiting
+
+    def watch_event_ids(self, event_ids: Callable[[], int]) -> None:
+        """Ask ``event_ids`` at each scrape how many are remembered here."""
+        self._live.event_ids = event_ids
 
     def watch_active(self, active: Callable[[], int]) -> None:
         """Ask ``active`` at each scrape how many sessions are monitored here."""

@@ -89,6 +89,7 @@ def create_monitor(settings: Settings, metrics: Metrics, fail: Callable[[BaseExc
         fail=fail,
     )
     metrics.watch_lag(monitoring.lag)
+    metrics.watch_event_ids(lambda: sum(monitor.event_ids for monitor in monitoring.monitors.values()))
     origins = Origins(
         app,
         topics.sources,

@@ -347,6 +347,7 @@ class PartitionWorker:
         for part in _slices(sessions):
             for session in part:
                 changes = seal_event_ids(session)
+                self.monitor.event_ids += changes.growth
                 written += [(self._segment_key(session, number), packed) for number, packed in changes.written]
                 dropped += [(self._segment_key(session, number), None) for number in changes.dropped]
             await asyncio.sleep(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -15,6 +17,7 @@ from tests.faults.ordeal import MOST_LINES, lines_since, only_on_demand, ordeal,
 from tests.faults.schedule import Size
 from tests.faults.stage import Servers, staged
 from tests.faults.traffic import Sender, make_plan
+from tests.standstill import standing_still
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300), only_on_demand]
 ABSENT_SECONDS = 12.0
@@ -77,16 +80,17 @@ async def test_workers_that_are_told_to_leave_while_kafka_is_silent_are_gone_in_
         await asyncio.to_thread(servers.heal)
 
 
-async def test_a_minute_without_kafka_loses_nothing(servers: Servers, tmp_path: Path):
-    """Killed in the middle of traffic and away for 60 s: workers stay alive, are not ready, write a few lines, and go on by themselves (P10)."""
+@pytest.mark.parametrize("how", ["killed", "stood still"])
+async def test_a_minute_without_kafka_loses_nothing(servers: Servers, tmp_path: Path, how: str):
+    """In the middle of traffic: workers stay alive, are not ready, write a few lines, and go on by themselves (P10, P11)."""
     async with ordeal(servers, tmp_path / "home", 10, size=Size(120, 3_000, 80.0, 60.0), monitors=2) as stage:
         await asyncio.sleep(8)
         marks = stage.marks()
-        await asyncio.to_thread(servers.kafka.kill)
-        await asyncio.sleep(AWAY_SECONDS)
-        assert (await readiness(stage.system.monitors[0]))["kafka"] == "away"
-        assert (await readiness(stage.system.sink))["kafka"] == "away"
-        written = lines_since(stage, marks)
+        with _without_kafka(servers, how):
+            await asyncio.sleep(AWAY_SECONDS)
+            assert (await readiness(stage.system.monitors[0]))["kafka"] == "away"
+            assert (await readiness(stage.system.sink))["kafka"] == "away"
+            written = lines_since(stage, marks)
         print(f"lines in {AWAY_SECONDS:.0f} s without Kafka: {written}; it bit: {stage.said(marks, KAFKA_AWAY)!r}; ended: {dict(stage.exits)}")
         assert stage.said(marks, KAFKA_AWAY)
         await asyncio.to_thread(servers.heal)
@@ -113,6 +117,18 @@ async def test_a_silent_kafka_is_given_up_and_come_back_to(servers: Servers, tmp
         assert stage.said(marks, KAFKA_AWAY)
         print(f"ready again after {await _ready_again(stage.system.monitors[0]):.1f} s")
     assert all(name.startswith("monitor 1") for name in stage.exits), stage.exits
+
+
+@contextmanager
+def _without_kafka(servers: Servers, how: str) -> Iterator[None]:
+    pid = servers.kafka.pid
+    assert pid is not None
+    if how == "killed":
+        servers.kafka.kill()
+        yield
+    else:
+        with standing_still(pid):
+            yield
 
 
 async def _ready_again(worker: object) -> float:

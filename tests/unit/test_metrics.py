@@ -23,6 +23,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
     [
         ("performance_monitor_sessions_started_total", ()),
         ("performance_monitor_sessions_active", ()),
+        ("performance_monitor_event_ids", ()),
         ("performance_monitor_variants_killed_total", (("reason", "below_threshold"),)),
         ("performance_monitor_session_duration_seconds_count", (("outcome", "killed"),)),
         ("performance_monitor_session_duration_seconds_count", (("outcome", "timed_out"),)),
@@ -96,10 +97,12 @@ def test_gauges_are_asked_for_at_each_scrape() -> None:
     """Active sessions and lag are read when scraped, never stored."""
     metrics, active = Metrics(), [0]
     metrics.watch_active(lambda: active[0])
+    metrics.watch_event_ids(lambda: 300)
     metrics.watch_lag(lambda: {("interaction", 3): 17})
     active[0] = 12
     found = samples(metrics)
     assert found["performance_monitor_sessions_active", ()] == 12
+    assert found["performance_monitor_event_ids", ()] == 300
     assert found["performance_monitor_consumer_lag", (("partition", "3"), ("topic", "interaction"))] == 17
 
 

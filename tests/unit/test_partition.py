@@ -397,6 +397,27 @@ async def test_segments_of_event_ids_are_durable_before_the_state_that_counts_on
     assert world.log.topics() == ["event_id", "engagement"]
 
 
+async def test_it_is_known_how_many_event_ids_are_remembered() -> None:
+    """As of the last flush, as memory hangs on it; with its end a session lets go of its own, and a restored one brings them along."""
+    world = World()
+    monitor = world.worker.monitor
+    await world.fold("variant_posted", post(), post("r"))
+    await world.fold("interaction", *[see(event_id=f"e{number}") for number in range(3 * TAIL)], see(post_id="r", event_id="e"))
+    assert monitor.event_ids == 0
+    await world.worker.flush()
+    await world.worker.flush()
+    assert monitor.event_ids == 3 * TAIL + 1
+    written = {key: value for name, key, value in world.log.sent if name == "event_id"}
+    again = PartitionMonitor(0)
+    again.restore([decode_session(value, lambda *_: next(iter(written.values()))) for value in world.log.last("engagement").values()], [])
+    assert again.event_ids == 3 * TAIL + 1
+    await world.fold("monitoring_control", b'{"variant_id":"v","action":"stop","post_id":"q"}')
+    await settle()
+    await world.worker.flush()
+    await world.worker.flush()
+    assert monitor.event_ids == 1
+
+
 async def test_a_newer_session_of_the_variant_waits_for_the_flush() -> None:
     """What the older one took of records without ``post_id`` is durable before the next record is folded."""
     world = World()
