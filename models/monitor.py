@@ -72,7 +72,7 @@ class PartitionMonitor:
             before records without ``post_id`` are folded again. Source: contract, section 3.1.
         active_count: How many sessions have no end.
         untold: Those, and the ones whose end nobody may know of yet (``Session.told_end``): what is shown as active. Most sessions held are of the day that is past.
-        event_ids: How many of them active sessions remember, as of when their states were last taken to be written.
+        event_ids: How many event ids active sessions remember, as of when their states were last taken to be written.
         resolved: How many waiting records got which result in the end, since ``take_resolved``.
         at_once: So many waiting interactions get into a new session with its post; with more it stays ``arriving``.
         arriving: A session that has not got all of its waiting interactions. Until ``go_on_arriving`` has brought it in nothing else may be folded, ticked or pushed out.
@@ -129,11 +129,8 @@ class PartitionMonitor:
         self.waiting.remove(arriving.waiters)
         self.resolved.update(arriving.resolved)
         self.wants_flush = self.wants_flush or any(session.shares_moments_with(sibling) for sibling in self.sessions.of(session.variant_id))
-        self._keep(session)
+        self._take_in(session)
         self.note_change(session)
-        self.emissions.append(Started(session))
-        if session.end is not None:
-            self.emissions.append(Ended(session))
         return True
 
     def interact(self, event: Interaction, offset: int, append_us: int, key: bytes | None, value: bytes | None, now: int) -> Result:
@@ -269,11 +266,7 @@ class PartitionMonitor:
     def restore(self, sessions: Iterable[Session], waiters: Iterable[Waiter]) -> None:
         """Take over what an earlier process left; what it may not have told is emitted again."""
         for session in sessions:
-            self._keep(session)
-            if session.start_pending:
-                self.emissions.append(Started(session))
-            if session.end_pending:
-                self.emissions.append(Ended(session))
+            self._take_in(session)
         for waiter in waiters:
             if waiter.offset > self.position:
                 # It is delivered again, as is what had come before it. Taken from here it would overtake those: segments do not become durable in order.
@@ -284,7 +277,8 @@ class PartitionMonitor:
             if any(_belongs(waiter.event, session) for session in self.sessions.of(waiter.event.variant_id)):
                 self.waiting.remove((waiter,))
 
-    def _keep(self, session: Session) -> None:
+    def _take_in(self, session: Session) -> None:
+        """Hold a session, new or restored, and tell what nobody may know of it yet."""
         self.sessions.add(session)
         if session.event_ids is not None:
             self.event_ids += session.event_ids.growth()
@@ -295,6 +289,10 @@ class PartitionMonitor:
             heapq.heappush(self._deadlines, (session.deadline, session.posted_offset, session))
         else:
             heapq.heappush(self._ended, (session.forget_at, session.posted_offset, session))
+        if session.start_pending:
+            self.emissions.append(Started(session))
+        if session.end_pending:
+            self.emissions.append(Ended(session))
 
     def _count(self, session: Session, event: Interaction, offset: int, append_us: int, now: int) -> Result:
         result = session.count(event, offset, append_us, self.interaction_topic, self.partition, now, self.limits.grace)

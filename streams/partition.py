@@ -110,7 +110,7 @@ class PartitionWorker:
             crash_point("after_fold")
             if self.monitor.wants_flush:
                 self.monitor.wants_flush = False
-                await asyncio.shield(self.flush())  # an agent may be cancelled; half a flush must not be followed by another
+                await asyncio.shield(self.flush())  # its lane may be closed; half a flush must not be followed by another
 
     def _end_of_turn(self, topic: str, records: Sequence[Incoming], start: int) -> int:
         """Return up to where to fold in one turn: not past posts that many wait for, since a session that is arriving has to be the last."""
